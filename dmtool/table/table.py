@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A table: targets side by side, the index that finds them, and the I/O that goes through."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from array import array
+from collections.abc import Callable
+from typing import Any
+
+from dmtool.backing import Backing, Bytes
+from dmtool.btree import Index
+from dmtool.plan import Plan
+from dmtool.sectors import to_bytes, to_sectors
+from dmtool.table.mapping import PythonMap
+from dmtool.table.segments import Run, Segment, Single, compile_plan, uses
+from dmtool.targets.io import Io, Op
+from dmtool.targets.target import Target
+
+Part = tuple[int, int, bytes | OSError]
+
+
+def _no_event() -> None:
+    pass
+
+
+def _no_wait() -> None:
+    pass
+
+
+class Table:
+    """Targets from sector 0 on, without gaps; built by ``load``.
+
+    ``targets``     in order of their sectors.
+    ``sectors``     length of the device; ``size`` the same in bytes.
+    ``backings``    the devices opened for it, each once, in order of first use; the table owns
+                    them.
+    ``block_size``  bytes, the largest logical block size below.
+    ``on_event``    called when a target raises an event; ``drain``: waits until all I/O that
+                    is under way is done. The mapped device that takes the table sets both.
+
+    All offsets and lengths of I/O are bytes and lie within ``size``. Reads and writes do all
+    the parts that can be done; then the first part's OSError is raised.
+
+    Threads: I/O from any thread, several at once; the rest from one at a time.
+    """
+
+    def __init__(self, *, readonly: bool) -> None:
+        self.readonly = readonly
+        self.targets: list[Target[Any]] = []
+        self.plans: list[Plan | None] = []
+        self.backings: list[Backing] = []
+        self.block_size = 512
+        self.sectors = 0
+        self.size = 0
+        self.on_event: Callable[[], None] = _no_event
+        self.drain: Callable[[], None] = _no_wait
+        self._runs: list[Run] = []
+        self._maps: list[PythonMap] = []
+        self._begins: list[int] = [0]  # bytes; one more than there are targets
+        self._find: Callable[[int], int] = Index([]).find
+        self._replan = threading.Lock()
+
+    # -- building -----------------------------------------------------------------------------
+
+    def index(self) -> None:
+        """Lay out runs and index, once ``targets`` and ``plans`` are complete."""
+        self._runs = [
+            self._run(ti, plan) for ti, plan in zip(self.targets, self.plans, strict=True)
+        ]
+        self._begins = [to_bytes(ti.begin) for ti in self.targets]
+        last = self.targets[-1]
+        self.sectors = last.begin + last.len
+        self.size = to_bytes(self.sectors)
+        self._begins.append(self.size)
+        self._find = Index(array("Q", [ti.begin + ti.len - 1 for ti in self.targets])).find
+
+    def event(self) -> None:
+        self.on_event()
+
+    def replan(self, target: Target[Any]) -> None:
+        with self._replan:
+            i = self._find(target.begin)
+            plan = target.type.call("plan", target)
+            self.plans[i] = plan
+            self._maps = [m for m in self._maps if m.target is not target]
+            # one store into a list: I/O sees the old run or the new one
+            self._runs[i] = self._run(target, plan)
+        self.drain()
+
+    def _run(self, target: Target[Any], plan: Plan | None) -> Run:
+        if plan is not None:
+            return compile_plan(plan)
+        mapped = PythonMap(target)
+        self._maps = [*self._maps, mapped]
+        return Single(mapped, to_bytes(target.begin))
+
+    def close(self) -> None:
+        """Destroy the targets and close the backings; no I/O may be under way."""
+        for target in self.targets:
+            target.type.call("dtr", target)
+        for backing in self.backings:
+            backing.close()
+
+    # -- looking ------------------------------------------------------------------------------
+
+    def target_at(self, sector: int) -> Target[Any] | None:
+        """The target that has this sector of the device, None beyond the end."""
+        return self.targets[self._find(sector)] if 0 <= sector < self.sectors else None
+
+    def number_at(self, sector: int) -> int:
+        """Index into ``targets`` of the one that has this sector of the device."""
+        return self._find(sector)
+
+    def uses(self, number: int, fn: Callable[[Backing, int, int], None]) -> None:
+        """Call fn(device, start, length), in sectors, for all that target ``number`` uses."""
+        target, plan = self.targets[number], self.plans[number]
+        if target.type.has("iterate_devices"):
+            target.type.call("iterate_devices", target, fn)
+        elif plan is not None:
+            uses(plan, target.len, fn)
+
+    def status(self, number: int) -> str:
+        """What `status` prints after the type of target ``number``."""
+        target = self.targets[number]
+        return target.type.call("status", target) or ""
+
+    def text(self, number: int) -> str:
+        """What `table` prints after the type of target ``number``; ctr reads it back."""
+        target = self.targets[number]
+        if target.type.has("table"):
+            return str(target.type.call("table", target))
+        return target.text
+
+    # -- I/O ----------------------------------------------------------------------------------
+
+    def extent(self, offset: int, length: int) -> tuple[Backing, int] | None:
+        """(backing, offset there) where the whole range is one piece of one backing."""
+        i = self._find(offset >> 9)
+        if offset + length > self._begins[i + 1]:
+            return None
+        return self._runs[i].one(offset - self._begins[i], length)
+
+    def segments(self, offset: int, length: int) -> list[Segment]:
+        """The range as ``(backing, offset there, length)``, in order, split at targets, chunks
+        and pieces."""
+        out: list[Segment] = []
+        i = self._find(offset >> 9)
+        begins = self._begins
+        while length:
+            size = min(begins[i + 1] - offset, length)
+            self._runs[i].split(offset - begins[i], size, out)
+            offset += size
+            length -= size
+            i += 1
+        return out
+
+    def blocks(self, offset: int, length: int) -> bool:
+        """Whether a target in the range has been seen to block (Defer, Delay)."""
+        last = self._find((offset + max(length, 1) - 1) >> 9)
+        return any(self.targets[i].blocks for i in range(self._find(offset >> 9), last + 1))
+
+    def read(self, offset: int, length: int) -> bytes:
+        parts = self.read_parts(offset, length)
+        for _, _, data in parts:
+            if isinstance(data, OSError):
+                raise data
+        if len(parts) == 1:
+            return parts[0][2]  # type: ignore[return-value]  # errors were raised above
+        return b"".join(data for _, _, data in parts)  # type: ignore[misc]
+
+    def read_parts(self, offset: int, length: int) -> list[Part]:
+        """``[(offset, length, bytes or OSError), ...]`` in order; raises nothing."""
+        parts: list[Part] = []
+        for backing, at, size in self.segments(offset, length):
+            for part, read in backing.pread_parts(size, at):
+                data: bytes | OSError = read
+                if isinstance(read, OSError):
+                    data = self._failed(Op.READ, offset, part, backing, read) or bytes(part)
+                parts.append((offset, part, data))
+                offset += part
+        return parts
+
+    def write(self, offset: int, data: Bytes, *, fua: bool = False) -> None:
+        """``fua``: on stable storage when this returns."""
+        self._may_write()
+        where = self.extent(offset, len(data))
+        if where is not None:
+            backing, at = where
+            try:
+                backing.write(data, at, fua=fua)
+            except OSError as error:
+                failed = self._failed(Op.WRITE, offset, len(data), backing, error)
+                if failed:
+                    raise failed from None
+            return
+        view = memoryview(data)
+        self._each(
+            Op.WRITE,
+            offset,
+            len(data),
+            lambda b, at, size, done: b.write(view[done : done + size], at, fua=fua),
+        )
+
+    def flush(self) -> None:
+        """All that was written is on stable storage: every target, then every backing."""
+        if self.readonly:
+            return
+        first: OSError | None = None
+        below: list[Backing] = [*self._maps, *self.backings]
+        for backing in below:
+            try:
+                backing.flush()
+            except OSError as error:
+                first = first or error
+        if first:
+            raise first
+
+    def discard(self, offset: int, length: int) -> None:
+        self._may_write()
+        self._each(Op.DISCARD, offset, length, lambda b, at, size, _: b.discard(at, size))
+
+    def write_zeroes(
+        self, offset: int, length: int, *, allocate: bool = False, fua: bool = False
+    ) -> None:
+        """``allocate``: the zeros take up space. ``fua``: on stable storage on return."""
+        self._may_write()
+
+        def zero(backing: Backing, at: int, size: int, _: int) -> None:
+            backing.write_zeroes(at, size, allocate=allocate)
+            if fua:
+                backing.flush()
+
+        self._each(Op.WRITE_ZEROES, offset, length, zero)
+
+    def block_status(self, offset: int, length: int) -> list[tuple[int, int]]:
+        """``[(length, flags), ...]`` with HOLE and ZERO; neighbours differ in their flags."""
+        merged: list[tuple[int, int]] = []
+        for backing, at, size in self.segments(offset, length):
+            for part, flags in backing.extents(at, size):
+                if merged and merged[-1][1] == flags:
+                    merged[-1] = (merged[-1][0] + part, flags)
+                else:
+                    merged.append((part, flags))
+        return merged
+
+    def _may_write(self) -> None:
+        if self.readonly:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    def _each(
+        self, op: Op, offset: int, length: int, do: Callable[[Backing, int, int, int], None]
+    ) -> None:
+        first: OSError | None = None
+        done = 0
+        for backing, at, size in self.segments(offset, length):
+            try:
+                do(backing, at, size, done)
+            except OSError as error:
+                first = first or self._failed(op, offset + done, size, backing, error)
+            done += size
+        if first:
+            raise first
+
+    def _failed(
+        self, op: Op, offset: int, length: int, backing: Backing, error: OSError
+    ) -> OSError | None:
+        """Tell the target of a failed I/O that its plan did; what is to be reported."""
+        target = self.targets[self._find(offset >> 9)]
+        if target.type.end_io is None or type(backing) is PythonMap:
+            return error
+        sector = to_sectors(offset)
+        io = Io(op, sector, to_sectors(offset + length + 511) - sector, device=backing)
+        number = target.type.call("end_io", target, io, error.errno or errno.EIO)
+        if number == error.errno:
+            return error
+        return OSError(number, os.strerror(number)) if number else None
