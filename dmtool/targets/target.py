@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One target: a run of sectors of a mapped device, and what its type made of its arguments."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from dmtool.targets.io import Op
+
+if TYPE_CHECKING:
+    from dmtool.targets.registry import TargetType
+
+C = TypeVar("C")
+
+READS_AND_WRITES = frozenset((Op.READ, Op.WRITE))
+
+
+class Owner(Protocol):
+    """What a target may ask of the table that it is part of."""
+
+    readonly: bool
+
+    def event(self) -> None: ...
+    def replan(self, target: Target[Any]) -> None: ...
+
+
+class Target(Generic[C]):
+    """The kernel's struct dm_target.
+
+    ``begin``, ``len``  sectors on the mapped device.
+    ``type``            its target type.
+    ``context``         what ``ctr`` returned.
+    ``max_io_len``      sectors; where not 0, I/O is split at multiples of it from ``begin``
+                        on before it reaches ``map``.
+    ``ops``             what ``map`` is called for: reads and writes, unless ``ctr`` adds more.
+                        Without DISCARD discards are dropped; without WRITE_ZEROES zeros are
+                        written; without FLUSH only the backings are flushed, as they are in any
+                        case (the kernel's num_*_bios).
+    ``readonly``        the table is loaded read-only.
+
+    Threads: ``event`` and ``replan`` from any thread, but ``replan`` never from within ``map``
+    or ``end_io``: it waits for all I/O under way.
+    """
+
+    __slots__ = ("_owner", "begin", "blocks", "context", "len", "max_io_len", "ops", "text", "type")
+
+    def __init__(self, type: TargetType, begin: int, len: int, owner: Owner) -> None:
+        self.type = type
+        self.begin = begin
+        self.len = len
+        self.context: C = None  # type: ignore[assignment]  # until ctr has returned
+        self.max_io_len = 0
+        self.ops = READS_AND_WRITES
+        self.text = ""  # the arguments as `dmtool table` prints them
+        # set at the first Defer or Delay: from then on the exports keep this target's I/O off
+        # the threads that serve others
+        self.blocks = False
+        self._owner = owner
+
+    @property
+    def readonly(self) -> bool:
+        return self._owner.readonly
+
+    def event(self) -> None:
+        """Raise the mapped device's event number: wakes `dmtool wait` (dm_table_event)."""
+        self._owner.event()
+
+    def replan(self) -> None:
+        """Ask ``plan`` again and put its answer in place of the old one; returns when no I/O
+        that used the old one is under way."""
+        self._owner.replan(self)
