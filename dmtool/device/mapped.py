@@ -1,0 +1,369 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One mapped device: live and inactive table, suspend and resume, and the way in for I/O (dm.c).
+
+Ours is major 1000: Linux gives block devices majors below 512 only (BLKDEV_MAJOR_MAX), so no
+number of a mapped device can be taken for that of a disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import select
+import threading
+from collections.abc import Callable
+
+from dmtool.backing import Bytes
+from dmtool.device.gate import Gate
+from dmtool.table.table import Part, Table
+
+MAJOR = 1000
+
+log = logging.getLogger(__name__)
+
+
+class MappedDevice:
+    """A mapped device. ``name`` and ``uuid`` are mangled (see names.py); sizes are in bytes.
+
+    Made without a table, not suspended. ``on_event(device)`` is called after the event number
+    changed, ``on_idle(device)`` when the open count has fallen to 0; both from any thread.
+
+    Threads: every method from any thread. ``load``, ``clear``, ``suspend``, ``resume`` and
+    ``destroy`` take turns. I/O may be under way on many threads at once; it holds the gate.
+    """
+
+    def __init__(self, name: str, uuid: str = "", minor: int = 0) -> None:
+        self.name = name
+        self.uuid = uuid
+        self.minor = minor
+        self.live: Table | None = None
+        self.inactive: Table | None = None
+        self.suspended = False
+        self.event_nr = 0
+        self.open_count = 0
+        self.on_event: Callable[[MappedDevice], None] | None = None
+        self.on_idle: Callable[[MappedDevice], None] | None = None
+        self._gate = Gate()
+        self._control = threading.RLock()
+        self._counts = threading.Lock()
+        self._gone = False
+        self._watchers: set[int] = set()
+
+    @property
+    def devno(self) -> tuple[int, int]:
+        return MAJOR, self.minor
+
+    @property
+    def size(self) -> int:
+        live = self.live
+        return live.size if live else 0
+
+    @property
+    def readonly(self) -> bool:
+        live = self.live
+        return live.readonly if live else False
+
+    # -- tables -------------------------------------------------------------------------------
+
+    def load(self, table: Table) -> None:
+        """Put ``table`` into the inactive slot; what was there is destroyed. The device owns it
+        from here on."""
+        with self._control:
+            self._check()
+            old, self.inactive = self.inactive, table
+            table.on_event = self.raise_event
+            table.drain = self._gate.drain
+        if old is not None:
+            old.close()
+
+    def clear(self) -> None:
+        """Destroy the table in the inactive slot, if there is one."""
+        with self._control:
+            self._check()
+            old, self.inactive = self.inactive, None
+        if old is not None:
+            old.close()
+
+    def suspend(self, *, noflush: bool = False) -> None:
+        """Let no I/O in and wait for all that is under way; what comes waits for resume.
+
+        Unless ``noflush``, all that was written is on stable storage afterwards. A device that
+        is suspended stays so. Raises OSError of the flush, DmtoolError of a target's hook; the
+        device is not suspended then.
+        """
+        with self._control:
+            self._check()
+            if self.suspended:
+                return
+            self._quiesce(noflush)
+            self.suspended = True
+
+    def resume(self) -> None:
+        """Make the inactive table, if there is one, the live one, and let I/O in.
+
+        Without any table nothing happens, as in the kernel. If a target refuses (preresume) or
+        the old table cannot be flushed, everything is as it was before.
+        """
+        old: Table | None = None
+        with self._control:
+            self._check()
+            new = self.inactive
+            if new is None and self.live is None:
+                return
+            if new is None and not self.suspended:
+                return
+            quiesced = not self.suspended
+            if quiesced:
+                self._quiesce(noflush=False)
+            try:
+                table = new or self.live
+                assert table is not None
+                self._hook(table, "preresume")
+            except BaseException:
+                if quiesced:
+                    self._reopen()
+                raise
+            if new is not None:
+                old, self.live, self.inactive = self.live, new, None
+            self.suspended = False
+            self._reopen()
+        if old is not None:
+            old.close()
+
+    def destroy(self) -> None:
+        """The device is removed: both tables go, who waits for it is woken."""
+        with self._control:
+            if self._gone:
+                return
+            self._gone = True
+            self._gate.destroy()
+            live, self.live = self.live, None
+            inactive, self.inactive = self.inactive, None
+            self._gate.close()
+            if live is not None and not self.suspended:
+                for hook in ("presuspend", "postsuspend"):
+                    self._hook(live, hook, quiet=True)
+            self._wake()
+        for table in (live, inactive):
+            if table is not None:
+                table.close()
+
+    def _quiesce(self, noflush: bool) -> None:
+        live = self.live
+        if live is not None:
+            self._hook(live, "presuspend")
+        self._gate.close()
+        if live is None:
+            return
+        try:
+            if not noflush:
+                live.flush()
+        except BaseException:
+            self._hook(live, "presuspend_undo", quiet=True)
+            self._gate.open()
+            raise
+        self._hook(live, "postsuspend", quiet=True)
+
+    def _reopen(self) -> None:
+        if self.live is not None:
+            self._hook(self.live, "resume", quiet=True)
+        self._gate.open()
+
+    def _hook(self, table: Table, hook: str, *, quiet: bool = False) -> None:
+        """Call a life-cycle hook of all targets that have it; ``quiet`` errors are logged only:
+        there is no way back any more."""
+        for target in table.targets:
+            if target.type.has(hook):
+                try:
+                    target.type.call(hook, target)
+                except Exception:  # a plugin may raise anything
+                    if not quiet:
+                        raise
+                    log.exception("%s: %s of target type %s", self.name, hook, target.type.name)
+
+    def _check(self) -> None:
+        if self._gone:
+            raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+
+    # -- events and openers -------------------------------------------------------------------
+
+    def raise_event(self) -> None:
+        """Count an event and wake who waits for one."""
+        with self._counts:
+            self.event_nr += 1
+        self._wake()
+        if self.on_event is not None:
+            self.on_event(self)
+
+    def wait(self, event_nr: int, cancel_fd: int = -1) -> int | None:
+        """Wait until the event number is another than ``event_nr``, and return it.
+
+        None if ``cancel_fd`` became readable (or hung up) first. Raises OSError ENXIO when the
+        device is removed.
+        """
+        fd = self.watch()
+        try:
+            while True:
+                self._check()
+                if self.event_nr != event_nr:
+                    return self.event_nr
+                poll = select.poll()
+                poll.register(fd, select.POLLIN)
+                if cancel_fd >= 0:
+                    poll.register(cancel_fd, select.POLLIN | select.POLLRDHUP)
+                ready = [number for number, _ in poll.poll()]
+                if cancel_fd in ready:
+                    return None
+                os.eventfd_read(fd)
+        finally:
+            self.unwatch(fd)
+
+    def watch(self) -> int:
+        """An eventfd of the caller's own that becomes readable at every event, rename and at
+        removal; give it back with ``unwatch``."""
+        fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        with self._counts:
+            self._watchers.add(fd)
+        return fd
+
+    def unwatch(self, fd: int) -> None:
+        with self._counts:
+            self._watchers.discard(fd)
+        os.close(fd)
+
+    def _wake(self) -> None:
+        with self._counts:
+            for fd in self._watchers:
+                os.eventfd_write(fd, 1)
+
+    def rename(self, name: str) -> None:
+        self.name = name
+        self.raise_event()
+
+    def set_uuid(self, uuid: str) -> None:
+        """Set the uuid, which can be done once. Raises OSError EINVAL if it has one."""
+        if self.uuid:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        self.uuid = uuid
+        self.raise_event()
+
+    def open(self) -> None:
+        """Count an opener. Raises OSError ENXIO if the device is gone or has no live table."""
+        with self._counts:
+            if self._gone or self.live is None:
+                raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+            self.open_count += 1
+
+    def close(self) -> None:
+        """One opener less."""
+        with self._counts:
+            self.open_count -= 1
+            idle = not self.open_count
+        if idle and self.on_idle is not None:
+            self.on_idle(self)
+
+    # -- I/O ----------------------------------------------------------------------------------
+
+    def begin(self) -> Table:
+        """Enter for I/O, waiting while the device is suspended; the live table until ``end``.
+
+        Raises OSError ENXIO when the device is removed, EIO when it has no live table.
+        """
+        if not self._gate.enter():
+            raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+        return self._entered()
+
+    def try_begin(self) -> Table | None:
+        """As ``begin``, but None where that would wait."""
+        entered = self._gate.try_enter()
+        if entered is None:
+            return None
+        if not entered:
+            raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+        return self._entered()
+
+    def _entered(self) -> Table:
+        live = self.live
+        if live is None:
+            self._gate.leave()
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return live
+
+    def end(self) -> None:
+        """Leave; once for each begin."""
+        self._gate.leave()
+
+    @property
+    def closed_fd(self) -> int:
+        """Readable while no I/O may enter: poll it beside what you wait for while inside."""
+        return self._gate.closed_fd
+
+    @property
+    def open_fd(self) -> int:
+        """Readable while I/O may enter, and when the device is gone."""
+        return self._gate.open_fd
+
+    def _within(self, table: Table, offset: int, length: int, beyond: int = errno.EINVAL) -> None:
+        if offset < 0 or length < 0 or offset + length > table.size:
+            raise OSError(beyond, os.strerror(beyond))
+
+    def read(self, offset: int, length: int) -> bytes:
+        """``length`` bytes at byte ``offset``. Raises OSError: EINVAL beyond the end."""
+        table = self.begin()
+        try:
+            self._within(table, offset, length)
+            return table.read(offset, length)
+        finally:
+            self.end()
+
+    def read_parts(self, offset: int, length: int) -> list[Part]:
+        """``[(offset, length, bytes or OSError), ...]``. Raises OSError EINVAL beyond the end."""
+        table = self.begin()
+        try:
+            self._within(table, offset, length)
+            return table.read_parts(offset, length)
+        finally:
+            self.end()
+
+    def write(self, offset: int, data: Bytes, *, fua: bool = False) -> None:
+        """Raises OSError: ENOSPC beyond the end, EPERM on a read-only device."""
+        table = self.begin()
+        try:
+            self._within(table, offset, len(data), errno.ENOSPC)
+            table.write(offset, data, fua=fua)
+        finally:
+            self.end()
+
+    def flush(self) -> None:
+        table = self.begin()
+        try:
+            table.flush()
+        finally:
+            self.end()
+
+    def discard(self, offset: int, length: int) -> None:
+        table = self.begin()
+        try:
+            self._within(table, offset, length)
+            table.discard(offset, length)
+        finally:
+            self.end()
+
+    def write_zeroes(
+        self, offset: int, length: int, *, allocate: bool = False, fua: bool = False
+    ) -> None:
+        table = self.begin()
+        try:
+            self._within(table, offset, length, errno.ENOSPC)
+            table.write_zeroes(offset, length, allocate=allocate, fua=fua)
+        finally:
+            self.end()
+
+    def block_status(self, offset: int, length: int) -> list[tuple[int, int]]:
+        table = self.begin()
+        try:
+            self._within(table, offset, length)
+            return table.block_status(offset, length)
+        finally:
+            self.end()

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The suspend gate: drains, holds, lets go, turns away."""
+
+from __future__ import annotations
+
+import select
+import threading
+
+from dmtool.device.gate import Gate
+
+
+def _readable(fd: int) -> bool:
+    return bool(select.select([fd], [], [], 0)[0])
+
+
+def test_close_waits_for_who_is_inside() -> None:
+    gate = Gate()
+    assert gate.enter()
+    closed = threading.Event()
+    thread = threading.Thread(target=lambda: (gate.close(), closed.set()))
+    thread.start()
+    select.select([gate.closed_fd], [], [])  # the close has begun
+    assert gate.try_enter() is None
+    assert not closed.is_set()
+    gate.leave()
+    assert closed.wait(10)
+    thread.join()
+
+
+def test_who_comes_while_closed_goes_in_at_open() -> None:
+    gate = Gate()
+    gate.close()
+    entered = threading.Event()
+    thread = threading.Thread(target=lambda: (gate.enter(), entered.set()))
+    thread.start()
+    assert not entered.is_set()
+    gate.open()
+    assert entered.wait(10)
+    thread.join()
+    gate.leave()
+
+
+def test_two_closes_want_two_opens() -> None:
+    gate = Gate()
+    gate.close()
+    gate.close()
+    gate.open()
+    assert gate.try_enter() is None
+    gate.open()
+    assert gate.try_enter() is True
+
+
+def test_destroy_turns_away() -> None:
+    gate = Gate()
+    gate.close()
+    answers: list[bool] = []
+    thread = threading.Thread(target=lambda: answers.append(gate.enter()))
+    thread.start()
+    gate.destroy()
+    thread.join(10)
+    assert answers == [False]
+    assert gate.try_enter() is False
+
+
+def test_descriptors_follow_the_gate() -> None:
+    gate = Gate()
+    closed, opened = gate.closed_fd, gate.open_fd
+    assert (_readable(closed), _readable(opened)) == (False, True)
+    gate.close()
+    assert (_readable(closed), _readable(opened)) == (True, False)
+    gate.open()
+    assert (_readable(closed), _readable(opened)) == (False, True)
+    gate.destroy()
+    assert (_readable(closed), _readable(opened)) == (True, True)
