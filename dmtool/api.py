@@ -9,10 +9,10 @@ from __future__ import annotations
 from dmtool.backing import Backing
 from dmtool.errors import TargetError
 from dmtool.hookspecs import hookimpl
-from dmtool.plan import Extent, Fail, Pieces, Plan, Striped, Zero
+from dmtool.plan import Extent, Fail, Mirrored, Pieces, Plan, Striped, Zero
 from dmtool.sectors import SECTOR
 from dmtool.targets.args import Args
-from dmtool.targets.io import Defer, Delay, Done, Fanout, Io, Op, Remap, Verdict
+from dmtool.targets.io import Defer, Delay, Done, Fanout, Io, Op, Remap, Requeue, Verdict
 from dmtool.targets.target import Target
 
 __all__ = [
@@ -26,10 +26,12 @@ __all__ = [
     "Fail",
     "Fanout",
     "Io",
+    "Mirrored",
     "Op",
     "Pieces",
     "Plan",
     "Remap",
+    "Requeue",
     "Striped",
     "Target",
     "TargetError",

@@ -35,6 +35,20 @@ class Striped:
 
 
 @dataclass(frozen=True, slots=True)
+class Mirrored:
+    """The same bytes on each of ``extents``: reads come from number ``read_from``, writes go to
+    all, in order.
+
+    It says what happens while all goes well: an I/O that fails on a leg is handed to the
+    target's ``map``, whole, which must be there. ``writes`` False: all writes are.
+    """
+
+    extents: tuple[Extent, ...]
+    read_from: int = 0
+    writes: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Fail:
     """Every I/O fails with ``errno``."""
 
@@ -53,4 +67,4 @@ class Pieces:
     pieces: tuple[tuple[int, Plan], ...]
 
 
-Plan = Extent | Striped | Fail | Zero | Pieces
+Plan = Extent | Striped | Mirrored | Fail | Zero | Pieces

@@ -13,12 +13,16 @@ import os
 import select
 import threading
 from collections.abc import Callable
+from typing import TypeVar
 
 from dmtool.backing import Bytes
 from dmtool.device.gate import Gate
 from dmtool.table.table import Part, Table
+from dmtool.targets.io import Requeue
 
 MAJOR = 1000
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -99,9 +103,10 @@ class MappedDevice:
             self._quiesce(noflush)
             self.suspended = True
 
-    def resume(self) -> None:
+    def resume(self, *, noflush: bool = False) -> None:
         """Make the inactive table, if there is one, the live one, and let I/O in.
 
+        A device that is not suspended is so for that moment, with ``noflush`` as in ``suspend``.
         Without any table nothing happens, as in the kernel. If a target refuses (preresume) or
         the old table cannot be flushed, everything is as it was before.
         """
@@ -115,7 +120,7 @@ class MappedDevice:
                 return
             quiesced = not self.suspended
             if quiesced:
-                self._quiesce(noflush=False)
+                self._quiesce(noflush)
             try:
                 table = new or self.live
                 assert table is not None
@@ -152,6 +157,7 @@ class MappedDevice:
     def _quiesce(self, noflush: bool) -> None:
         live = self.live
         if live is not None:
+            live.noflush = noflush
             self._hook(live, "presuspend")
         self._gate.close()
         if live is None:
@@ -308,62 +314,82 @@ class MappedDevice:
         if offset < 0 or length < 0 or offset + length > table.size:
             raise OSError(beyond, os.strerror(beyond))
 
+    def _io(self, do: Callable[[Table], T]) -> T:
+        """Do one I/O inside the gate; once more after a suspend without flush that asked so."""
+        while True:
+            table = self.begin()
+            try:
+                return do(table)
+            except Requeue:
+                continue
+            finally:
+                self.end()
+
     def read(self, offset: int, length: int) -> bytes:
         """``length`` bytes at byte ``offset``. Raises OSError: EINVAL beyond the end."""
-        table = self.begin()
-        try:
-            self._within(table, offset, length)
+
+        def do(table: Table) -> bytes:
+            _within(table, offset, length)
             return table.read(offset, length)
-        finally:
-            self.end()
+
+        return self._io(do)
 
     def read_parts(self, offset: int, length: int) -> list[Part]:
         """``[(offset, length, bytes or OSError), ...]``. Raises OSError EINVAL beyond the end."""
-        table = self.begin()
-        try:
-            self._within(table, offset, length)
-            return table.read_parts(offset, length)
-        finally:
-            self.end()
+
+        def do(table: Table) -> list[Part]:
+            _within(table, offset, length)
+            parts = table.read_parts(offset, length)
+            for _, _, data in parts:
+                if isinstance(data, Requeue):
+                    raise data
+            return parts
+
+        return self._io(do)
 
     def write(self, offset: int, data: Bytes, *, fua: bool = False) -> None:
         """Raises OSError: ENOSPC beyond the end, EPERM on a read-only device."""
-        table = self.begin()
-        try:
-            self._within(table, offset, len(data), errno.ENOSPC)
+
+        def do(table: Table) -> None:
+            _within(table, offset, len(data), errno.ENOSPC)
             table.write(offset, data, fua=fua)
-        finally:
-            self.end()
+
+        self._io(do)
 
     def flush(self) -> None:
-        table = self.begin()
-        try:
-            table.flush()
-        finally:
-            self.end()
+        """All that was written is on stable storage. Raises OSError."""
+        self._io(Table.flush)
 
     def discard(self, offset: int, length: int) -> None:
-        table = self.begin()
-        try:
-            self._within(table, offset, length)
+        """The range is no longer needed. Raises OSError."""
+
+        def do(table: Table) -> None:
+            _within(table, offset, length)
             table.discard(offset, length)
-        finally:
-            self.end()
+
+        self._io(do)
 
     def write_zeroes(
         self, offset: int, length: int, *, allocate: bool = False, fua: bool = False
     ) -> None:
-        table = self.begin()
-        try:
-            self._within(table, offset, length, errno.ENOSPC)
+        """Raises OSError: ENOSPC beyond the end, EPERM on a read-only device."""
+
+        def do(table: Table) -> None:
+            _within(table, offset, length, errno.ENOSPC)
             table.write_zeroes(offset, length, allocate=allocate, fua=fua)
-        finally:
-            self.end()
+
+        self._io(do)
 
     def block_status(self, offset: int, length: int) -> list[tuple[int, int]]:
-        table = self.begin()
-        try:
-            self._within(table, offset, length)
+        """``[(length, flags), ...]``, see Table.block_status."""
+
+        def do(table: Table) -> list[tuple[int, int]]:
+            _within(table, offset, length)
             return table.block_status(offset, length)
-        finally:
-            self.end()
+
+        return self._io(do)
+
+
+def _within(table: Table, offset: int, length: int, beyond: int = errno.EINVAL) -> None:
+    if offset < 0 or length < 0 or offset + length > table.size:
+        raise OSError(beyond, os.strerror(beyond))

@@ -18,7 +18,7 @@ from dmtool.backing import Backing, Bytes
 from dmtool.errors import PluginError
 from dmtool.plan import Fail, Zero
 from dmtool.sectors import SECTOR, to_bytes
-from dmtool.targets.io import Defer, Delay, Done, Fanout, Io, Op, Remap, Verdict
+from dmtool.targets.io import Defer, Delay, Done, Fanout, Io, Op, Remap, Requeue, Verdict
 from dmtool.targets.target import Target
 
 log = logging.getLogger(__name__)
@@ -132,6 +132,8 @@ class PythonMap(Backing):
         error = 0
         try:
             self._mapped(io)
+        except Requeue:
+            raise
         except OSError as failed:
             error = failed.errno or errno.EIO
         if self._end_io:

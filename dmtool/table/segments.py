@@ -10,14 +10,15 @@ Threads: immutable, any thread.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Protocol
 
-from dmtool.backing import Backing
+from dmtool.backing import Backing, Bytes
 from dmtool.backing.null import ZEROS, Failing
-from dmtool.plan import Extent, Fail, Pieces, Plan, Striped, Zero
+from dmtool.plan import Extent, Fail, Mirrored, Pieces, Plan, Striped, Zero
 from dmtool.sectors import to_bytes
+from dmtool.table.mapping import PythonMap
 
 Segment = tuple[Backing, int, int]
 
@@ -27,6 +28,9 @@ class Run(Protocol):
 
     def one(self, offset: int, length: int) -> tuple[Backing, int] | None:
         """(backing, offset there) if the whole range lies in one piece, else None."""
+
+    def one_read(self, offset: int, length: int) -> tuple[Backing, int] | None:
+        """The same, for reads only: where they go while all goes well."""
 
     def split(self, offset: int, length: int, out: list[Segment]) -> None:
         """Append the range's segments, in order."""
@@ -43,6 +47,8 @@ class Single:
 
     def one(self, offset: int, length: int) -> tuple[Backing, int] | None:
         return self.backing, self.start + offset
+
+    one_read = one
 
     def split(self, offset: int, length: int, out: list[Segment]) -> None:
         out.append((self.backing, self.start + offset, length))
@@ -65,6 +71,8 @@ class Chunked:
         backing, start = self.legs[leg]
         return backing, start + row * self.chunk + within
 
+    one_read = one
+
     def split(self, offset: int, length: int, out: list[Segment]) -> None:
         chunk, legs = self.chunk, self.legs
         number, within = divmod(offset, chunk)
@@ -78,7 +86,7 @@ class Chunked:
             within = 0
 
 
-class Sequence:
+class Joined:
     """Runs one after the other; ``ends`` are the bytes at which each ends."""
 
     __slots__ = ("ends", "runs")
@@ -93,6 +101,12 @@ class Sequence:
             return None
         return self.runs[i].one(offset - (self.ends[i - 1] if i else 0), length)
 
+    def one_read(self, offset: int, length: int) -> tuple[Backing, int] | None:
+        i = bisect_right(self.ends, offset)
+        if offset + length > self.ends[i]:
+            return None
+        return self.runs[i].one_read(offset - (self.ends[i - 1] if i else 0), length)
+
     def split(self, offset: int, length: int, out: list[Segment]) -> None:
         i = bisect_right(self.ends, offset)
         while length:
@@ -104,8 +118,78 @@ class Sequence:
             i += 1
 
 
-def compile_plan(plan: Plan) -> Run:
-    """The run of a plan."""
+class Legs(Backing):
+    """The legs of a mirror as one backing; what fails on a leg is handed to the target's map."""
+
+    def __init__(self, legs: Sequence[tuple[Backing, int]], plan: Mirrored, map: PythonMap) -> None:
+        self.legs = legs
+        self.read_from = legs[plan.read_from]
+        self.writes = plan.writes
+        self.map = map
+        self.begin = to_bytes(map.target.begin)
+        self.size = to_bytes(map.target.len)
+
+    def pread(self, length: int, offset: int) -> bytes:
+        backing, start = self.read_from
+        try:
+            return backing.pread(length, start + offset)
+        except OSError:
+            return self.map.pread(length, self.begin + offset)
+
+    def pwrite(self, data: Bytes, offset: int) -> None:
+        self.write(data, offset, fua=False)
+
+    def write(self, data: Bytes, offset: int, *, fua: bool) -> None:
+        def do(leg: Backing, at: int) -> None:
+            leg.write(data, at, fua=fua)
+
+        if not self._all(do, offset):
+            self.map.write(data, self.begin + offset, fua=fua)
+
+    def discard(self, offset: int, length: int) -> None:
+        if not self._all(lambda leg, at: leg.discard(at, length), offset):
+            self.map.discard(self.begin + offset, length)
+
+    def write_zeroes(self, offset: int, length: int, *, allocate: bool = False) -> None:
+        if not self._all(lambda leg, at: leg.write_zeroes(at, length, allocate=allocate), offset):
+            self.map.write_zeroes(self.begin + offset, length, allocate=allocate)
+
+    def _all(self, do: Callable[[Backing, int], None], offset: int) -> bool:
+        if not self.writes:
+            return False
+        try:
+            for leg, start in self.legs:
+                do(leg, start + offset)
+        except OSError:
+            return False
+        return True
+
+    def extents(self, offset: int, length: int) -> list[tuple[int, int]]:
+        backing, start = self.read_from
+        return backing.extents(start + offset, length)
+
+
+class Mirror:
+    """Reads from one leg, writes to all."""
+
+    __slots__ = ("legs",)
+
+    def __init__(self, legs: Legs) -> None:
+        self.legs = legs
+
+    def one(self, offset: int, length: int) -> tuple[Backing, int] | None:
+        return self.legs, offset
+
+    def one_read(self, offset: int, length: int) -> tuple[Backing, int] | None:
+        backing, start = self.legs.read_from
+        return backing, start + offset
+
+    def split(self, offset: int, length: int, out: list[Segment]) -> None:
+        out.append((self.legs, offset, length))
+
+
+def compile_plan(plan: Plan, map: PythonMap) -> Run:
+    """The run of a plan; ``map`` is the same target's map, for what a plan does not say."""
     match plan:
         case Extent(device, start):
             return Single(device, to_bytes(start))
@@ -114,13 +198,16 @@ def compile_plan(plan: Plan) -> Run:
         case Striped(extents, chunk):
             legs = tuple((e.device, to_bytes(e.start)) for e in extents)
             return Chunked(legs, to_bytes(chunk))
+        case Mirrored(extents):
+            starts = [(e.device, to_bytes(e.start)) for e in extents]
+            return Mirror(Legs(starts, plan, map))
         case Fail(errno):
             return Single(Failing(errno))
         case Zero():
             return Single(ZEROS)
         case Pieces(pieces):
             ends = list(accumulate(to_bytes(length) for length, _ in pieces))
-            return Sequence(ends, [compile_plan(piece) for _, piece in pieces])
+            return Joined(ends, [compile_plan(piece, map) for _, piece in pieces])
 
 
 def uses(plan: Plan, length: int, fn: Callable[[Backing, int, int], None]) -> None:
@@ -132,6 +219,9 @@ def uses(plan: Plan, length: int, fn: Callable[[Backing, int, int], None]) -> No
         case Striped(extents, _):
             for extent in extents:
                 fn(extent.device, extent.start, length // len(extents))
+        case Mirrored(extents):
+            for extent in extents:
+                fn(extent.device, extent.start, length)
         case Pieces(pieces):
             for size, piece in pieces:
                 uses(piece, size, fn)

@@ -38,6 +38,7 @@ class Table:
     ``backings``    the devices opened for it, each once, in order of first use; the table owns
                     them.
     ``block_size``  bytes, the largest logical block size below.
+    ``noflush``     the suspend under way is one without flush.
     ``on_event``    called when a target raises an event; ``drain``: waits until all I/O that
                     is under way is done. The mapped device that takes the table sets both.
 
@@ -49,6 +50,7 @@ class Table:
 
     def __init__(self, *, readonly: bool) -> None:
         self.readonly = readonly
+        self.noflush = False
         self.targets: list[Target[Any]] = []
         self.plans: list[Plan | None] = []
         self.backings: list[Backing] = []
@@ -91,11 +93,12 @@ class Table:
         self.drain()
 
     def _run(self, target: Target[Any], plan: Plan | None) -> Run:
-        if plan is not None:
-            return compile_plan(plan)
         mapped = PythonMap(target)
-        self._maps = [*self._maps, mapped]
-        return Single(mapped, to_bytes(target.begin))
+        if plan is None or Op.FLUSH in target.ops:
+            self._maps = [*self._maps, mapped]
+        return (
+            Single(mapped, to_bytes(target.begin)) if plan is None else compile_plan(plan, mapped)
+        )
 
     def close(self) -> None:
         """Destroy the targets and close the backings; no I/O may be under way."""
@@ -142,6 +145,14 @@ class Table:
         if offset + length > self._begins[i + 1]:
             return None
         return self._runs[i].one(offset - self._begins[i], length)
+
+    def read_extent(self, offset: int, length: int) -> tuple[Backing, int] | None:
+        """The same, for reads only: a mirror reads from one leg while all goes well. Where such
+        a read fails, ``read`` is what knows more."""
+        i = self._find(offset >> 9)
+        if offset + length > self._begins[i + 1]:
+            return None
+        return self._runs[i].one_read(offset - self._begins[i], length)
 
     def segments(self, offset: int, length: int) -> list[Segment]:
         """The range as ``(backing, offset there, length)``, in order, split at targets, chunks

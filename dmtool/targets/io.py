@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -84,6 +86,14 @@ class Delay:
 
     seconds: float
     answer: Verdict
+
+
+class Requeue(OSError):
+    """Raised by a deferred function (or ``map``) while the device is being suspended without
+    flush: the I/O is done again, from its beginning, after resume (DM_MAPIO_REQUEUE)."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
 Verdict = Remap | Fanout | Fail | Zero | Done | Defer | Delay

@@ -19,6 +19,7 @@ class Owner(Protocol):
     """What a target may ask of the table that it is part of."""
 
     readonly: bool
+    noflush: bool
 
     def event(self) -> None: ...
     def replan(self, target: Target[Any]) -> None: ...
@@ -60,6 +61,12 @@ class Target(Generic[C]):
     @property
     def readonly(self) -> bool:
         return self._owner.readonly
+
+    @property
+    def noflush(self) -> bool:
+        """The suspend under way is one without flush: I/O that cannot be done may be answered
+        with Requeue (dm_noflush_suspending)."""
+        return self._owner.noflush
 
     def event(self) -> None:
         """Raise the mapped device's event number: wakes `dmtool wait` (dm_table_event)."""

@@ -12,7 +12,20 @@ from types import ModuleType
 
 import pytest
 
-from dmtool.api import Args, Extent, Fail, Target, TargetError, hookimpl
+from dmtool.api import (
+    Args,
+    Defer,
+    Extent,
+    Fail,
+    Fanout,
+    Io,
+    Mirrored,
+    Remap,
+    Requeue,
+    Target,
+    TargetError,
+    hookimpl,
+)
 from dmtool.device import MappedBacking, MappedDevice
 from dmtool.errors import TableErrors
 from dmtool.table import Table, load
@@ -281,3 +294,79 @@ def test_life_cycle_hooks_come_in_the_kernels_order() -> None:
             "ctr preresume resume presuspend postsuspend preresume resume presuspend postsuspend dtr"
         ).split()
     )
+
+
+def test_held_io_is_done_on_the_next_table_after_a_suspend_without_flush(
+    dm_pattern: Callable[..., str],
+) -> None:
+    suspending = threading.Event()
+    held = threading.Event()
+
+    def hold(ti: Target[Extent]) -> Fail:
+        held.set()
+        assert suspending.wait(10)
+        if ti.noflush:
+            raise Requeue
+        return Fail(errno.EIO)
+
+    _plugin(
+        "holding",
+        ctr=lambda ti, args: args.extent(),
+        map=lambda ti, io: Defer(lambda: hold(ti)),
+        presuspend=lambda ti: suspending.set(),
+    )
+    a, b = dm_pattern("a"), dm_pattern("b")
+    for noflush, expected in ((True, b"\xee" * 512), (False, errno.EIO)):
+        device = _device(f"0 8 holding {a} 0")
+        got: list[object] = []
+
+        def write(device: MappedDevice = device, got: list[object] = got) -> None:
+            try:
+                device.write(0, b"\xee" * 512)
+                got.append(device.read(0, 512))
+            except OSError as error:
+                got.append(error.errno)
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        assert held.wait(10)
+        device.suspend(noflush=noflush)
+        device.load(_table(f"0 8 linear {b} 0"))
+        device.resume()
+        thread.join(10)
+        assert got == [expected]
+        device.destroy()
+        held.clear()
+        suspending.clear()
+
+
+def test_a_mirrored_plan_falls_back_to_map(dm_pattern: Callable[..., str]) -> None:
+    asked: list[Io] = []
+
+    def answer(ti: Target[Mirrored], io: Io) -> Fanout:
+        asked.append(io)
+        at = io.sector - ti.begin
+        return Fanout(tuple(Remap(e.device, e.start + at) for e in ti.context.extents[1:]))
+
+    _plugin(
+        "twice",
+        ctr=lambda ti, args: Mirrored((args.extent(), args.extent())),
+        map=answer,
+        plan=lambda ti: ti.context,
+    )
+    a, b = dm_pattern("a"), dm_pattern("b")
+    device = _device(f"0 8 zero\n8 16 twice {a} 8 {b} 4")
+    assert device.read(4096, 512) == pattern(1, 4096, 512)
+    device.write(4000, b"\xee" * 1000)
+    table = device.live
+    assert table is not None
+    extent = table.read_extent(4096, 512)
+    assert extent is not None
+    assert (str(extent[0]), extent[1]) == (a, 4096)
+    assert Path(a).read_bytes()[4096:5000] == b"\xee" * 904
+    assert Path(b).read_bytes()[2048:2952] == b"\xee" * 904
+    assert not asked
+    os.truncate(a, 0)
+    assert device.read(8192, 512) == pattern(2, 6144, 512)
+    assert [(io.sector, io.count) for io in asked] == [(16, 1)]
+    device.destroy()
