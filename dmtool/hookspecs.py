@@ -5,6 +5,12 @@ A hook may take fewer arguments than are listed here, by name. All but ``ctr`` a
 but one of ``map`` and ``plan`` must be there. Hooks run on the control path, except ``map``
 and ``end_io``, which run for every I/O, on any thread and on several at once, and must not
 block.
+
+Beside the hooks a module has ``VERSION``, three numbers, and may have ``BULK``: what every line of
+the type is, so that tables of a million lines are built without calling ``ctr`` for each. ``Extent``
+(the class): the arguments are exactly ``<device> <offset>``, and ``ctr`` and ``plan`` would give
+``Extent(device, offset)``. ``Zero()`` or ``Fail(errno)``: no arguments, and that is the plan. Such a
+type has no hooks but ctr, map, plan and table.
 """
 
 from __future__ import annotations
@@ -47,7 +53,10 @@ def plan(ti: Target[Any]) -> Plan | None:
 @hookspec(firstresult=True)
 def end_io(ti: Target[Any], io: Io, error: int) -> int:  # type: ignore[empty-body]
     """An I/O is done with errno ``error`` (0: well); returns the errno to report. A target with
-    a plan is told of failed I/O only."""
+    a plan is told of failed I/O only.
+
+    When a flush fails on ``io.device``, every target that uses that device is told, and may wait:
+    the flush is an error unless all of them return 0."""
 
 
 @hookspec(firstresult=True)

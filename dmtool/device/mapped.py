@@ -145,10 +145,14 @@ class MappedDevice:
             self._gate.destroy()
             live, self.live = self.live, None
             inactive, self.inactive = self.inactive, None
+            running = live if not self.suspended else None
+            if running is not None:
+                # first of all: a target may hold I/O until the device is suspended
+                running.noflush = False
+                self._hook(running, "presuspend", quiet=True)
             self._gate.close()
-            if live is not None and not self.suspended:
-                for hook in ("presuspend", "postsuspend"):
-                    self._hook(live, hook, quiet=True)
+            if running is not None:
+                self._hook(running, "postsuspend", quiet=True)
             self._wake()
         for table in (live, inactive):
             if table is not None:
@@ -179,14 +183,13 @@ class MappedDevice:
     def _hook(self, table: Table, hook: str, *, quiet: bool = False) -> None:
         """Call a life-cycle hook of all targets that have it; ``quiet`` errors are logged only:
         there is no way back any more."""
-        for target in table.targets:
-            if target.type.has(hook):
-                try:
-                    target.type.call(hook, target)
-                except Exception:  # a plugin may raise anything
-                    if not quiet:
-                        raise
-                    log.exception("%s: %s of target type %s", self.name, hook, target.type.name)
+        for target in table.having(hook):
+            try:
+                target.type.call(hook, target)
+            except Exception:  # a plugin may raise anything
+                if not quiet:
+                    raise
+                log.exception("%s: %s of target type %s", self.name, hook, target.type.name)
 
     def _check(self) -> None:
         if self._gone:

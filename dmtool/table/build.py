@@ -18,8 +18,9 @@ from dmtool.errors import (
     os_reason,
 )
 from dmtool.sectors import LARGEST_DEVICE, SECTOR
+from dmtool.table import bulk
 from dmtool.table.table import Table
-from dmtool.table.text import Line, parse
+from dmtool.table.text import MOST_ERRORS, Line, parse
 from dmtool.targets.args import Args
 from dmtool.targets.registry import TARGETS, TargetType
 from dmtool.targets.target import Target
@@ -101,12 +102,17 @@ class _Build:
         self.end = 0
         self._table = Table(readonly=readonly)
         self._lines: list[Line] = []
+        self._targets: list[Target[Any]] = []
+        self._table.targets = self._targets
         self._opened: dict[str, Backing] = {}
+        self._refused: dict[str, OSError] = {}  # asked once, however many lines name it
         self._devices: dict[tuple[str, str], Backing] = {}
         self._known: bool = True  # whether `end` is known: not after a line that did not parse
         self._types: dict[str, TargetType] = {}
 
     def build(self, text: str | bytes) -> Table | None:
+        if len(text) >= bulk.WORTH and self._build_bulk(text):
+            return self._table
         lines = parse(text, self.source)
         wrong = [line for line in lines if isinstance(line, TableError)]
         if wrong and not self.all_errors and any(e.syntax or e.too_long for e in wrong):
@@ -115,6 +121,8 @@ class _Build:
         if not lines:
             return None
         for line in lines:
+            if len(self.errors) >= MOST_ERRORS:
+                return self._table
             if isinstance(line, TableError):
                 self.errors.append(line)
                 self._known = False
@@ -127,6 +135,17 @@ class _Build:
         if not self.errors:
             self._table.index()
         return self._table
+
+    def _build_bulk(self, text: str | bytes) -> bool:
+        whole = text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else text
+        table = self._table
+        try:
+            table.bulk = bulk.read(whole, self._type, self._open, table)
+        except bulk.NotBulk:
+            return False  # what it opened is cached here, for the lines that name it
+        table.index()
+        self.end = table.sectors
+        return True
 
     def _refuse(self, line: Line, column: int, reason: str, **more: Any) -> None:
         self.errors.append(TableError(reason, line.at(column), **more))
@@ -195,7 +214,7 @@ class _Build:
             number = error.errno or 5
             self._refuse(line, line.type_column, text, type=type.name, errno=number)
             return
-        self._table.targets.append(target)
+        self._targets.append(target)
         self._table.plans.append(plan)
         self._lines.append(line)
 
@@ -211,7 +230,13 @@ class _Build:
     def _open(self, word: str) -> Backing:
         backing = self._opened.get(word)
         if backing is None:
-            backing = self._opened[word] = self._once(self._open_new(word))
+            if word in self._refused:
+                raise self._refused[word]
+            try:
+                backing = self._opened[word] = self._once(self._open_new(word))
+            except OSError as error:
+                self._refused[word] = error
+                raise
         return backing
 
     def _open_new(self, word: str) -> Backing:

@@ -98,6 +98,19 @@ class PythonMap(Backing):
         if Op.FLUSH in self.target.ops:
             self._do(Io(Op.FLUSH, self.target.begin, 0))
 
+    def flush_failed(self, device: Backing, error: OSError) -> OSError | None:
+        """Tell the target that a flush of ``device`` below it failed; what is to be reported."""
+        if self._end_io is None:
+            return error
+        io = Io(Op.FLUSH, self.target.begin, 0, device=device)
+        try:
+            number = self.target.type.call("end_io", self.target, io, error.errno or errno.EIO)
+        except PluginError:
+            return error
+        if number == error.errno:
+            return error
+        return OSError(number, os.strerror(number)) if number else None
+
     def discard(self, offset: int, length: int) -> None:
         if Op.DISCARD in self.target.ops:
             head = -offset % SECTOR

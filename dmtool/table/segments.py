@@ -140,11 +140,20 @@ class Legs(Backing):
         self.write(data, offset, fua=False)
 
     def write(self, data: Bytes, offset: int, *, fua: bool) -> None:
-        def do(leg: Backing, at: int) -> None:
-            leg.write(data, at, fua=fua)
-
-        if not self._all(do, offset):
+        if not self._all(lambda leg, at: leg.pwrite(data, at), offset):
             self.map.write(data, self.begin + offset, fua=fua)
+        elif fua:
+            for leg in {id(leg): leg for leg, _ in self.legs}.values():
+                self._flush(leg)
+
+    def _flush(self, leg: Backing) -> None:
+        # apart from the write: a flush that fails may have lost more than this write's data
+        try:
+            leg.flush()
+        except OSError as error:
+            failed = self.map.flush_failed(leg, error)
+            if failed:
+                raise failed from None
 
     def discard(self, offset: int, length: int) -> None:
         if not self._all(lambda leg, at: leg.discard(at, length), offset):
@@ -188,6 +197,11 @@ class Mirror:
         out.append((self.legs, offset, length))
 
 
+def compile_constant(plan: Fail | Zero) -> Run:
+    """The run of a plan that maps to nothing."""
+    return Single(Failing(plan.errno) if isinstance(plan, Fail) else ZEROS)
+
+
 def compile_plan(plan: Plan, map: PythonMap) -> Run:
     """The run of a plan; ``map`` is the same target's map, for what a plan does not say."""
     match plan:
@@ -201,10 +215,8 @@ def compile_plan(plan: Plan, map: PythonMap) -> Run:
         case Mirrored(extents):
             starts = [(e.device, to_bytes(e.start)) for e in extents]
             return Mirror(Legs(starts, plan, map))
-        case Fail(errno):
-            return Single(Failing(errno))
-        case Zero():
-            return Single(ZEROS)
+        case Fail() | Zero():
+            return compile_constant(plan)
         case Pieces(pieces):
             ends = list(accumulate(to_bytes(length) for length, _ in pieces))
             return Joined(ends, [compile_plan(piece, map) for _, piece in pieces])

@@ -7,13 +7,14 @@ import errno
 import os
 import threading
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from dmtool.backing import Backing, Bytes
 from dmtool.btree import Index
-from dmtool.plan import Plan
+from dmtool.plan import Mirrored, Pieces, Plan
 from dmtool.sectors import to_bytes, to_sectors
+from dmtool.table.bulk import Bulk
 from dmtool.table.mapping import PythonMap
 from dmtool.table.segments import Run, Segment, Single, compile_plan, uses
 from dmtool.targets.io import Io, Op
@@ -33,7 +34,8 @@ def _no_wait() -> None:
 class Table:
     """Targets from sector 0 on, without gaps; built by ``load``.
 
-    ``targets``     in order of their sectors.
+    ``targets``     in order of their sectors; ``plans`` beside them. Of a table built in ``bulk``
+                    the targets are made as they are asked for, and ``plans`` is empty.
     ``sectors``     length of the device; ``size`` the same in bytes.
     ``backings``    the devices opened for it, each once, in order of first use; the table owns
                     them.
@@ -51,58 +53,66 @@ class Table:
     def __init__(self, *, readonly: bool) -> None:
         self.readonly = readonly
         self.noflush = False
-        self.targets: list[Target[Any]] = []
+        self.targets: Sequence[Target[Any]] = []
         self.plans: list[Plan | None] = []
+        self.bulk: Bulk | None = None
         self.backings: list[Backing] = []
         self.block_size = 512
         self.sectors = 0
         self.size = 0
         self.on_event: Callable[[], None] = _no_event
         self.drain: Callable[[], None] = _no_wait
-        self._runs: list[Run] = []
+        self._runs: Sequence[Run] = []
+        # of every target, with a plan or without: what it serialises holds across a replan
         self._maps: list[PythonMap] = []
-        self._begins: list[int] = [0]  # bytes; one more than there are targets
+        self._mapped = False  # whether any target may be asked through its map
+        self._begins = array("Q", [0])  # bytes; one more than there are targets
         self._find: Callable[[int], int] = Index([]).find
         self._replan = threading.Lock()
 
     # -- building -----------------------------------------------------------------------------
 
     def index(self) -> None:
-        """Lay out runs and index, once ``targets`` and ``plans`` are complete."""
-        self._runs = [
-            self._run(ti, plan) for ti, plan in zip(self.targets, self.plans, strict=True)
-        ]
-        self._begins = [to_bytes(ti.begin) for ti in self.targets]
-        last = self.targets[-1]
-        self.sectors = last.begin + last.len
+        """Lay out runs and index, once ``targets`` and ``plans``, or ``bulk``, are complete."""
+        if self.bulk is None:
+            self._maps = [PythonMap(target) for target in self.targets]
+            self._runs = [self._run(number, plan) for number, plan in enumerate(self.plans)]
+            begins = array("Q", [ti.begin for ti in self.targets])
+            begins.append(self.targets[-1].begin + self.targets[-1].len)
+        else:
+            self.targets, self._runs, begins = self.bulk.targets, self.bulk.runs, self.bulk.begins
+        self.sectors = begins[-1]
         self.size = to_bytes(self.sectors)
-        self._begins.append(self.size)
-        self._find = Index(array("Q", [ti.begin + ti.len - 1 for ti in self.targets])).find
+        # a device has less than 2^63 bytes, so its byte offsets fit 64 bits too
+        self._begins = array("Q", map(to_bytes, begins))
+        self._find = Index(array("Q", [begin - 1 for begin in begins[1:]])).find
 
     def event(self) -> None:
         self.on_event()
 
-    def replan(self, target: Target[Any]) -> None:
+    def replan(self, target: Target[Any], wait: bool) -> None:
         with self._replan:
+            assert isinstance(self._runs, list)
             i = self._find(target.begin)
             plan = target.type.call("plan", target)
             self.plans[i] = plan
-            self._maps = [m for m in self._maps if m.target is not target]
+            target.blocks = False  # it was the old plan that was seen to
             # one store into a list: I/O sees the old run or the new one
-            self._runs[i] = self._run(target, plan)
-        self.drain()
+            self._runs[i] = self._run(i, plan)
+        if wait:
+            self.drain()
 
-    def _run(self, target: Target[Any], plan: Plan | None) -> Run:
-        mapped = PythonMap(target)
-        if plan is None or Op.FLUSH in target.ops:
-            self._maps = [*self._maps, mapped]
-        return (
-            Single(mapped, to_bytes(target.begin)) if plan is None else compile_plan(plan, mapped)
-        )
+    def _run(self, number: int, plan: Plan | None) -> Run:
+        mapped = self._maps[number]
+        if plan is None or isinstance(plan, Mirrored | Pieces):
+            self._mapped = True
+        if plan is None:
+            return Single(mapped, to_bytes(mapped.target.begin))
+        return compile_plan(plan, mapped)
 
     def close(self) -> None:
         """Destroy the targets and close the backings; no I/O may be under way."""
-        for target in self.targets:
+        for target in self.having("dtr"):
             target.type.call("dtr", target)
         for backing in self.backings:
             backing.close()
@@ -117,9 +127,23 @@ class Table:
         """Index into ``targets`` of the one that has this sector of the device."""
         return self._find(sector)
 
+    def having(self, hook: str) -> Iterator[Target[Any]]:
+        """The targets whose type has ``hook``, in order."""
+        if self.bulk is None:
+            yield from (target for target in self.targets if target.type.has(hook))
+
+    def lines(self) -> Iterator[tuple[int, int, str, str]]:
+        """(begin, length, type, arguments as `table` prints them) of all targets, in sectors."""
+        if self.bulk is not None:
+            yield from self.bulk.lines()
+            return
+        for number, target in enumerate(self.targets):
+            yield target.begin, target.len, target.type.name, self.text(number)
+
     def uses(self, number: int, fn: Callable[[Backing, int, int], None]) -> None:
         """Call fn(device, start, length), in sectors, for all that target ``number`` uses."""
-        target, plan = self.targets[number], self.plans[number]
+        target = self.targets[number]
+        plan = self.bulk.plan(number) if self.bulk is not None else self.plans[number]
         if target.type.has("iterate_devices"):
             target.type.call("iterate_devices", target, fn)
         elif plan is not None:
@@ -170,6 +194,8 @@ class Table:
 
     def blocks(self, offset: int, length: int) -> bool:
         """Whether a target in the range has been seen to block (Defer, Delay)."""
+        if not self._mapped:
+            return False
         last = self._find((offset + max(length, 1) - 1) >> 9)
         return any(self.targets[i].blocks for i in range(self._find(offset >> 9), last + 1))
 
@@ -220,14 +246,28 @@ class Table:
         if self.readonly:
             return
         first: OSError | None = None
-        below: list[Backing] = [*self._maps, *self.backings]
-        for backing in below:
+        for mapped in self._maps:
+            try:
+                mapped.flush()
+            except OSError as error:
+                first = first or error
+        for backing in self.backings:
             try:
                 backing.flush()
             except OSError as error:
-                first = first or error
+                first = first or self._flush_failed(backing, error)
         if first:
             raise first
+
+    def _flush_failed(self, backing: Backing, error: OSError) -> OSError | None:
+        """What is to be reported: nothing where every target that uses the backing says so."""
+        left = []
+        for number, mapped in enumerate(self._maps):
+            used: list[Backing] = []
+            self.uses(number, lambda device, _start, _length, used=used: used.append(device))  # type: ignore[misc]
+            if any(device is backing for device in used):
+                left.append(mapped.flush_failed(backing, error))
+        return next((one for one in left if one), None) if left else error
 
     def discard(self, offset: int, length: int) -> None:
         self._may_write()

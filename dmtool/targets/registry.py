@@ -22,6 +22,7 @@ import pluggy
 
 from dmtool import hookspecs
 from dmtool.errors import DmtoolError, DuplicateTarget, PluginError, UnknownTarget
+from dmtool.plan import Extent, Fail, Zero
 
 GROUP = "dmtool.targets"
 HOOKS = (
@@ -44,6 +45,8 @@ class TargetType:
     module: str
     distribution: str
     hooks: dict[str, Callable[..., Any]] = field(repr=False)
+    # what every line of the type is, where no line needs its own ctr (see hookspecs.py, BULK)
+    bulk: type[Extent] | Zero | Fail | None = field(repr=False)
     # the two that run for every I/O, taken out of ``hooks`` for speed
     map: Callable[..., Any] | None = field(repr=False)
     end_io: Callable[..., Any] | None = field(repr=False)
@@ -159,6 +162,7 @@ class Targets:
                 module=module.__name__,
                 distribution=distribution,
                 hooks=hooks,
+                bulk=_bulk(module, name, distribution, hooks),
                 map=hooks.get("map"),
                 end_io=hooks.get("end_io"),
             )
@@ -174,6 +178,22 @@ class Targets:
                     names = tuple(spec.argnames) if spec else tuple(impl.argnames)
                     functions[caller.name] = _with_all(impl.function, names, impl.argnames)
         return functions
+
+
+# A target made in bulk has no state and no life of its own.
+_PER_TARGET = frozenset(HOOKS) - {"ctr", "map", "plan", "table"}
+
+
+def _bulk(
+    module: ModuleType, name: str, distribution: str, hooks: dict[str, Callable[..., Any]]
+) -> type[Extent] | Zero | Fail | None:
+    bulk = getattr(module, "BULK", None)
+    if bulk is None or bulk is Extent or isinstance(bulk, Zero | Fail):
+        lives = sorted(_PER_TARGET & hooks.keys())
+        if bulk is None or not lives:
+            return bulk
+        raise PluginError(name, distribution, "BULK", f"does not go together with {lives}")
+    raise PluginError(name, distribution, "BULK", f"is {bulk!r}: not Extent, Zero() or Fail()")
 
 
 def _with_all(

@@ -22,7 +22,7 @@ class Owner(Protocol):
     noflush: bool
 
     def event(self) -> None: ...
-    def replan(self, target: Target[Any]) -> None: ...
+    def replan(self, target: Target[Any], wait: bool) -> None: ...
 
 
 class Target(Generic[C]):
@@ -39,8 +39,8 @@ class Target(Generic[C]):
                         case (the kernel's num_*_bios).
     ``readonly``        the table is loaded read-only.
 
-    Threads: ``event`` and ``replan`` from any thread, but ``replan`` never from within ``map``
-    or ``end_io``: it waits for all I/O under way.
+    Threads: ``event`` and ``replan`` from any thread, but ``replan`` that waits never from within
+    ``map``, ``end_io`` or a deferred function: it waits for all I/O under way.
     """
 
     __slots__ = ("_owner", "begin", "blocks", "context", "len", "max_io_len", "ops", "text", "type")
@@ -53,8 +53,8 @@ class Target(Generic[C]):
         self.max_io_len = 0
         self.ops = READS_AND_WRITES
         self.text = ""  # the arguments as `dmtool table` prints them
-        # set at the first Defer or Delay: from then on the exports keep this target's I/O off
-        # the threads that serve others
+        # set at the first Defer or Delay: from then on, until the next plan, the exports keep
+        # this target's I/O off the threads that serve others
         self.blocks = False
         self._owner = owner
 
@@ -72,7 +72,7 @@ class Target(Generic[C]):
         """Raise the mapped device's event number: wakes `dmtool wait` (dm_table_event)."""
         self._owner.event()
 
-    def replan(self) -> None:
-        """Ask ``plan`` again and put its answer in place of the old one; returns when no I/O
-        that used the old one is under way."""
-        self._owner.replan(self)
+    def replan(self, *, wait: bool = True) -> None:
+        """Ask ``plan`` again and put its answer in place of the old one: no I/O that begins after
+        this has returned uses the old one; with ``wait`` none that does is under way either."""
+        self._owner.replan(self, wait)

@@ -11,6 +11,7 @@ import errno
 from dmtool.api import Args, Fail, Io, Target, hookimpl
 
 VERSION = (1, 5, 0)
+BULK = Fail(errno.EIO)
 
 
 @hookimpl

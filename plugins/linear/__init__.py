@@ -6,6 +6,7 @@ from __future__ import annotations
 from dmtool.api import Args, Extent, Io, Remap, Target, hookimpl
 
 VERSION = (1, 4, 0)
+BULK = Extent
 
 
 @hookimpl

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dmtool.api import Args, Io, Target, Zero, hookimpl
 
 VERSION = (1, 1, 0)
+BULK = Zero()
 
 
 @hookimpl

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables built in bulk are the same tables, and refused for the same reasons."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dmtool.errors import TableErrors
+from dmtool.plan import Extent
+from dmtool.table import Table, bulk, load
+from dmtool.testing import make_pattern
+
+SECTORS = 64
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("images")
+    for i, name in enumerate("ab", 1):
+        make_pattern(made / name, i, SECTORS)
+    return made
+
+
+@pytest.fixture
+def worth(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    with monkeypatch.context() as patch:
+        yield patch
+
+
+def _outcome(text: str, folder: Path) -> tuple[object, bool]:
+    """What a table is, or why it is not; and whether it was built in bulk."""
+    before = len(os.listdir("/proc/self/fd"))
+    try:
+        table = load(text, source="t", cwd=str(folder))
+    except TableErrors as errors:
+        assert len(os.listdir("/proc/self/fd")) == before
+        return [error.as_dict() for error in errors.errors], False
+    if table is None:
+        return None, False
+    try:
+        return _facts(table), table.bulk is not None
+    finally:
+        table.close()
+
+
+def _facts(table: Table) -> dict[str, object]:
+    used: list[tuple[str, int, int]] = []
+    for number in range(len(table.targets)):
+        table.uses(number, lambda device, start, n: used.append((str(device), start, n)))
+    return {
+        "lines": list(table.lines()),
+        "targets": [(ti.begin, ti.len, ti.type.name, ti.text) for ti in table.targets],
+        "plans": [str(ti.context) for ti in table.targets if isinstance(ti.context, Extent)],
+        "status": [table.status(number) for number in range(len(table.targets))],
+        "text": [table.text(number) for number in range(len(table.targets))],
+        "size": table.size,
+        "backings": [str(backing) for backing in table.backings],
+        "uses": used,
+        "bytes": [
+            (n, d if isinstance(d, bytes) else d.errno)
+            for _, n, d in table.read_parts(0, table.size)
+        ],
+    }
+
+
+_line = st.tuples(
+    st.integers(1, 9),
+    st.sampled_from(
+        [
+            "linear a {}",
+            "linear b {}",
+            "zero",
+            "error",
+            "io_error",
+            "linear a {} ",
+            "striped 1 1 a {}",
+        ]
+    ),
+    st.integers(0, SECTORS - 9),
+)
+_spoil = st.one_of(
+    st.none(),
+    st.sampled_from(
+        [
+            "0 0 zero",
+            "linear",
+            "7 8 linear nosuch 0",
+            "# x",
+            "",
+            "0 8 linear a x",
+            "5 5 nosuch",
+            "99999999999999999999 1 zero",
+            "0 1 linear a 63",
+            "0 1 linear a 64",
+            "\t0 1 zero",
+            "0 1 zero 5 5",
+        ]
+    ),
+)
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None
+)
+@given(
+    lines=st.lists(_line, min_size=1, max_size=12),
+    spoil=_spoil,
+    at=st.integers(0, 12),
+    end=st.booleans(),
+)
+def test_both_ways_agree(
+    folder: Path,
+    worth: pytest.MonkeyPatch,
+    lines: list[tuple[int, str, int]],
+    spoil: str | None,
+    at: int,
+    end: bool,
+) -> None:
+    begin, rows = 0, []
+    for length, rest, start in lines:
+        rows.append(f"{begin} {length} {rest.format(start)}")
+        begin += length
+    if spoil is not None:
+        rows.insert(at, spoil)
+    text = "\n".join(rows) + "\n" * end
+    worth.setattr(bulk, "WORTH", 0)
+    fast, in_bulk = _outcome(text, folder)
+    worth.setattr(bulk, "WORTH", 1 << 60)
+    slow, _ = _outcome(text, folder)
+    assert fast == slow
+    if spoil is None and "striped" not in text:
+        assert in_bulk
+
+
+def test_a_large_table_is_built_in_bulk_and_finds_its_bytes(folder: Path) -> None:
+    random = Random(1)
+    count = 50_000
+    picks = [(random.choice("ab"), random.randrange(SECTORS)) for _ in range(count)]
+    text = "\n".join(f"{i} 1 linear {name} {start}" for i, (name, start) in enumerate(picks))
+    table = load(text, cwd=str(folder))
+    assert table is not None
+    assert table.bulk is not None
+    images = {name: (folder / name).read_bytes() for name in "ab"}
+    expected = b"".join(images[name][start * 512 :][:512] for name, start in picks)
+    assert table.read(0, table.size) == expected
+    for _ in range(1000):
+        offset = random.randrange(table.size - 3000)
+        assert table.read(offset, 3000) == expected[offset : offset + 3000]
+    table.close()
