@@ -33,10 +33,8 @@ def open_backing(word: str, cwd: str, *, readonly: bool) -> Descriptor:
     """
     numbers = devno(word)
     path = _node(numbers) if numbers else os.path.join(cwd, word)
-    if not numbers and path.endswith("/"):
-        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-    path = os.path.realpath(path)
     kind = os.stat(path).st_mode
+    path = os.path.realpath(path)
     if stat.S_ISBLK(kind):
         return _open_block(path, readonly)
     if stat.S_ISREG(kind):
