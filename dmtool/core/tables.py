@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is done to the tables of one mapped device, and what is stored of it: the ioctls of
+dm-ioctl.c that work on a device rather than on names."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from dmtool.core.devices import Devices, Entry, Reference
+from dmtool.core.stack import Resolver
+from dmtool.core.state import Definition, StoredTable
+from dmtool.core.step import step
+from dmtool.device import MAJOR
+from dmtool.errors import (
+    DeviceError,
+    DmtoolError,
+    NoSuchDevice,
+    TableError,
+    TableErrors,
+    TargetError,
+    Where,
+)
+from dmtool.table import Table, load
+from dmtool.table.text import parse
+
+# dm_split_args (dm-table.c): white space separates, a backslash takes the next character as it is
+_ARGUMENT = re.compile(r"(?:\\.|[^\s\\])+|\\\Z", re.DOTALL | re.ASCII)
+_QUOTED = re.compile(r"\\(.)", re.DOTALL)
+
+# begin and length in sectors, target type, what is printed after the type
+Row = tuple[int, int, str, str]
+
+
+class Tables:
+    """The operations; each takes the device's ``control`` for itself.
+
+    Threads: any.
+    """
+
+    def __init__(self, devices: Devices, mapper: str) -> None:
+        """``mapper`` is the directory that stands for /dev/mapper."""
+        self.devices = devices
+        self.mapper = mapper
+
+    def resolver(self, entry: Entry | None, *, readonly: bool) -> Resolver:
+        """What finds the mapped devices that a table of ``entry`` (None: of none) names."""
+        return Resolver(self.devices, self.mapper, entry, readonly=readonly)
+
+    # -- making -------------------------------------------------------------------------------
+
+    def create(
+        self, definition: Definition, minor: int | None, text: str, source: str, cwd: str,
+        *, readonly: bool,
+    ) -> Entry:  # fmt: skip
+        """A new device, with a live table if ``text`` has any line; all or nothing."""
+        with step("create"), _syntax_first(text, source):
+            entry = self.devices.reserve(definition, minor)
+        try:
+            with entry.control:
+                with step("reload", entry.devno):
+                    live = self._fill(entry, text, source, cwd, readonly=readonly)
+                if live is not None:
+                    with step("resume", entry.devno):
+                        entry.device.resume()
+                with step("create", entry.devno):
+                    self.devices.save(entry, live=live)
+                self.devices.publish(entry)
+        except BaseException:
+            entry.device.destroy()
+            self.devices.forget(entry)
+            raise
+        return entry
+
+    def load(
+        self, reference: Reference, text: str, source: str, cwd: str, *, readonly: bool
+    ) -> Entry:
+        """Fill the inactive slot."""
+        with step("reload"), _syntax_first(text, source), self.devices.held(reference) as entry:
+            if self._fill(entry, text, source, cwd, readonly=readonly) is None:
+                where = Where(source, 1, 1)
+                raise TableErrors([TableError("no targets specified", where)])
+            return entry
+
+    def _fill(
+        self, entry: Entry, text: str, source: str, cwd: str, *, readonly: bool
+    ) -> StoredTable | None:
+        """Build a table into the inactive slot, and store it; None for a text without lines."""
+        with self._loading(entry):
+            table = self._build(entry, text, source, cwd, readonly)
+            if table is None:
+                return None
+            try:
+                stored = self.devices.state.store(
+                    entry.minor, canonical(table), readonly=table.readonly, lower=lower(table)
+                )
+                if entry.published:
+                    self.devices.save(entry, inactive=stored)
+            except BaseException:
+                table.close()
+                raise
+            entry.device.load(table)
+            return stored
+
+    @contextmanager
+    def _loading(self, entry: Entry) -> Iterator[None]:
+        """While a table is built, what it has opened counts as below its device."""
+        try:
+            yield
+        finally:
+            with self.devices.lock:
+                entry.loading.clear()
+
+    def _build(
+        self, entry: Entry, text: str, source: str, cwd: str, readonly: bool
+    ) -> Table | None:
+        resolver = self.resolver(entry, readonly=readonly)
+        return load(text, source=source, cwd=cwd, readonly=readonly, devices=resolver)
+
+    # -- changing -----------------------------------------------------------------------------
+
+    def clear(self, reference: Reference) -> Entry:
+        """Empty the inactive slot."""
+        with step("clear"), self.devices.held(reference) as entry:
+            self.devices.save(entry, inactive=None)
+            entry.device.clear()
+            return entry
+
+    def suspend(self, reference: Reference, *, noflush: bool) -> Entry:
+        """Returns when the I/O under way has ended."""
+        with step("suspend"), self.devices.held(reference) as entry:
+            entry.device.suspend(noflush=noflush)
+            self.devices.save(entry, suspended=True)
+            return entry
+
+    def resume(
+        self, reference: Reference, *, noflush: bool = False, read_ahead: int | None = None
+    ) -> Entry:
+        """Swap the inactive table in, if there is one, and let I/O in.
+
+        A stored table that could not be made at the start is tried again.
+        """
+        with step("resume"), self.devices.held(reference) as entry:
+            if read_ahead is not None:
+                self.devices.save(entry, read_ahead=read_ahead)
+            self.remake(entry)
+            self._resume(entry, noflush=noflush)
+            return entry
+
+    def remake(self, entry: Entry) -> None:
+        """Build the table that a resume would make live, where it is stored but not there."""
+        definition, device = entry.definition, entry.device
+        if device.inactive is not None:
+            return
+        if definition.inactive is not None:
+            self.put(entry, definition.inactive)
+        elif definition.live is not None and device.live is None:
+            self.put(entry, definition.live)
+
+    def put(self, entry: Entry, stored: StoredTable) -> None:
+        """Build a stored table into the inactive slot."""
+        text = self.devices.state.text(stored)
+        with self._loading(entry):
+            source = f"the stored table of {entry.device.name}"
+            table = self._build(entry, text, source, "/", stored.readonly)
+        if table is not None:
+            entry.device.load(table)
+
+    def _resume(self, entry: Entry, *, noflush: bool = False) -> None:
+        device = entry.device
+        try:
+            if noflush and device.inactive is not None:
+                device.suspend(noflush=True)
+            device.resume()
+        finally:
+            changes: dict[str, Any] = {"suspended": device.suspended}
+            if entry.definition.inactive is not None and device.inactive is None:
+                changes |= {"live": entry.definition.inactive, "inactive": None}
+            if device.live is not None:
+                entry.error = None
+            self.devices.save(entry, **changes)
+
+    def wipe(self, reference: Reference, *, noflush: bool) -> Entry:
+        """One error target over the whole size (``_error_device`` of dmsetup.c)."""
+        with step("table"), self.devices.held(reference) as entry:
+            self._wipe(entry, noflush=noflush)
+            return entry
+
+    def _wipe(self, entry: Entry, *, noflush: bool) -> None:
+        live = entry.device.live
+        with step("reload"):
+            if live is None:
+                raise DeviceError("the device has no live table", errno=errno.EINVAL)
+            self._fill(entry, f"0 {live.sectors} error", "wipe_table", "/", readonly=False)
+        with step("resume"):
+            self._resume(entry, noflush=noflush)
+
+    # -- removing -----------------------------------------------------------------------------
+
+    def remove(self, reference: Reference, *, force: bool, deferred: bool) -> dict[str, Any]:
+        """The last *info*. With ``force`` the waiting I/O is let go, and fails."""
+        with step("remove"), self.devices.held(reference) as entry:
+            before = info(entry)
+            if force and entry.device.live is not None:
+                self._wipe(entry, noflush=True)
+            gone = self.devices.remove(entry, deferred=deferred)
+            return before if gone else info(entry)
+
+    def remove_all(self, *, force: bool, deferred: bool) -> int:
+        """How many are left: those that are open."""
+        with step("remove_all"):
+            left = self.devices.remove_all(deferred=deferred)
+            if left and force:
+                for entry in left:
+                    with entry.control:
+                        if not entry.removed and entry.device.live is not None:
+                            self._wipe(entry, noflush=True)
+                left = self.devices.remove_all(deferred=deferred)
+            return len(left)
+
+    # -- looking and talking ------------------------------------------------------------------
+
+    def lines(
+        self, entry: Entry, what: str, *, inactive: bool, type: str | None = None
+    ) -> list[Row]:
+        """The rows (of targets of that type) that ``table`` or ``status`` prints."""
+        device = entry.device
+        while True:
+            table = device.inactive if inactive else device.live
+            if table is None:
+                return []
+            rows = table.lines() if what == "table" else _status(table)
+            try:
+                return [row for row in rows if type is None or row[2] == type]
+            except (DmtoolError, OSError):
+                # no lock is held, for a suspend may hold it for long: a table that was destroyed
+                # while its targets were asked is not the one that was asked for
+                if table is (device.inactive if inactive else device.live):
+                    raise
+
+    def message(self, reference: Reference, sector: int, text: str) -> str | None:
+        """The target's answer. Raises DeviceError with the words of dm-ioctl.c."""
+        entry = self.devices.find(reference)
+        words = [_QUOTED.sub(r"\1", word) for word in _ARGUMENT.findall(text)]
+        if not words:
+            raise DeviceError("Empty message received.", errno=errno.EINVAL)
+        if words[0].startswith("@"):
+            return self._core_message(entry, words)
+        # messages to one device take turns, but never wait for its suspend
+        with entry.messages:
+            live = entry.device.live
+            if live is None:
+                raise DeviceError("The device has no table.", errno=errno.EINVAL)
+            target = live.target_at(sector)
+            if target is None:
+                raise DeviceError(
+                    "Target message sector outside device.",
+                    errno=errno.EINVAL,
+                    hint=f"the device has {live.sectors} sectors",
+                )
+            if not target.type.has("message"):
+                raise TargetError(
+                    "Target type does not support messages",
+                    cause=f"sector {sector} is of type {target.type.name}",
+                )
+            answer = target.type.call("message", target, words)
+            return None if answer is None else str(answer)
+
+    def _core_message(self, entry: Entry, words: list[str]) -> str | None:
+        if words[0].lower() != "@cancel_deferred_remove":
+            reason = f"Unsupported message sent to DM core: {words[0]}"
+            raise DeviceError(reason, errno=errno.EINVAL)
+        if len(words) != 1:
+            reason = "Invalid arguments for @cancel_deferred_remove"
+            raise DeviceError(reason, errno=errno.EINVAL)
+        with entry.control:
+            if entry.removed:
+                raise NoSuchDevice(entry.device.name)
+            self.devices.save(entry, deferred_remove=False)
+        return None
+
+
+@contextmanager
+def _syntax_first(text: str, source: str) -> Iterator[None]:
+    """As dmsetup, which parses a table before the first ioctl: a line that it refuses itself is
+    reported rather than that the device is there already, or is not there."""
+    try:
+        yield
+    except DeviceError:
+        refused = [
+            line
+            for line in parse(text, source)
+            if isinstance(line, TableError) and (line.syntax or line.too_long)
+        ]
+        if refused:
+            raise TableErrors(refused) from None
+        raise
+
+
+def info(entry: Entry) -> dict[str, Any]:
+    """*info* of docs/control-protocol.md."""
+    device, definition = entry.device, entry.definition
+    live, inactive = device.live, device.inactive
+    return {
+        "name": device.name,
+        "uuid": device.uuid,
+        "major": MAJOR,
+        "minor": device.minor,
+        "suspended": device.suspended,
+        "readonly": live.readonly if live else False,
+        "live": live is not None,
+        "inactive": inactive is not None,
+        "open_count": device.open_count,
+        "event_nr": device.event_nr,
+        "target_count": len(live.targets) if live else 0,
+        "size": live.sectors if live else 0,
+        "inactive_target_count": len(inactive.targets) if inactive else 0,
+        "inactive_readonly": inactive.readonly if inactive else False,
+        "read_ahead": definition.read_ahead,
+        "deferred_remove": definition.deferred_remove,
+        "mode": definition.mode,
+        "uid": definition.uid,
+        "gid": definition.gid,
+        "error": entry.error,
+    }
+
+
+def _status(table: Table) -> Iterator[Row]:
+    if table.bulk is not None:
+        # such types have no status, and a target of theirs is made only when it is looked at
+        yield from ((begin, length, type, "") for begin, length, type, _ in table.lines())
+        return
+    for number, ti in enumerate(table.targets):
+        yield ti.begin, ti.len, ti.type.name, table.status(number)
+
+
+def canonical(table: Table) -> Iterator[str]:
+    """The lines of a table as `table` prints them, each with its newline."""
+    for begin, length, type, params in table.lines():
+        yield f"{begin} {length} {type} {params}\n"
+
+
+def lower(table: Table) -> frozenset[int]:
+    """The minors of the mapped devices that a table lies on."""
+    return frozenset(b.devno[1] for b in table.backings if b.kind == "dm" and b.devno)
