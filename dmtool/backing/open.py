@@ -35,6 +35,9 @@ def open_backing(word: str, cwd: str, *, readonly: bool) -> Descriptor:
     path = _node(numbers) if numbers else os.path.join(cwd, word)
     kind = os.stat(path).st_mode
     path = os.path.realpath(path)
+    if "\n" in path or "\0" in path:
+        # `table` could not print it so that it is read back
+        raise OSError(errno.EINVAL, "its path has a newline, which no table can hold")
     if stat.S_ISBLK(kind):
         return _open_block(path, readonly)
     if stat.S_ISREG(kind):

@@ -307,7 +307,7 @@ class Devices:
         """
         with self.lock:
             # tables are opened on top of it under the same lock
-            busy = entry.device.open_count
+            busy = entry.device.retire()
             entry.removed = not busy
         if busy:
             if not deferred:
@@ -324,6 +324,7 @@ class Devices:
                 self.state.delete(entry.minor)
         except CoreError:
             entry.removed = False
+            entry.device.unretire()
             raise
         entry.device.destroy()
         self.forget(entry)

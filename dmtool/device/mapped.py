@@ -52,6 +52,7 @@ class MappedDevice:
         self._control = threading.RLock()
         self._counts = threading.Lock()
         self._gone = False
+        self._retired = False
         self._watchers: set[int] = set()
 
     @property
@@ -260,9 +261,21 @@ class MappedDevice:
     def open(self) -> None:
         """Count an opener. Raises OSError ENXIO if the device is gone or has no live table."""
         with self._counts:
-            if self._gone or self.live is None:
+            if self._gone or self._retired or self.live is None:
                 raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
             self.open_count += 1
+
+    def retire(self) -> int:
+        """Let nobody open the device any more, unless it is open; how often it is open
+        (dm_lock_for_deletion). ``retire`` comes before ``destroy``."""
+        with self._counts:
+            self._retired = not self.open_count
+            return self.open_count
+
+    def unretire(self) -> None:
+        """The removal did not happen: the device may be opened again."""
+        with self._counts:
+            self._retired = False
 
     def close(self) -> None:
         """One opener less."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from types import TracebackType
 from typing import Self
 
@@ -10,6 +11,9 @@ from dmtool.backing import Bytes
 from dmtool.device.mapped import MappedDevice
 from dmtool.device.stacked import MappedBacking
 from dmtool.table import load
+
+# A table takes devices of one number for one device.
+_MINORS = count()
 
 
 class Device:
@@ -37,7 +41,7 @@ class Device:
         ``below``: devices that the table may name as ``/dev/mapper/NAME``. Raises TableErrors
         with all that is wrong with the table, or for one without lines.
         """
-        device = cls(MappedDevice(""))
+        device = cls(MappedDevice("", minor=next(_MINORS)))
         device.reload(text, readonly=readonly, cwd=cwd, below=below)
         return device
 

@@ -109,10 +109,12 @@ def test_readonly(tmp_path: Path) -> None:
         ("250:77", errno.ENXIO),
         ("1:1048576", errno.EOVERFLOW),
         ("4096:0", errno.EOVERFLOW),
+        ("new\nline", errno.EINVAL),
     ],
 )
 def test_what_is_no_backing(tmp_path: Path, word: str, number: int) -> None:
-    make_pattern(tmp_path / "image", 1, 8)
+    for name in ("image", "new\nline"):
+        make_pattern(tmp_path / name, 1, 8)
     with pytest.raises(OSError, match=r".") as caught:
         open_backing(word, str(tmp_path), readonly=False)
     assert caught.value.errno == number

@@ -370,3 +370,17 @@ def test_a_mirrored_plan_falls_back_to_map(dm_pattern: Callable[..., str]) -> No
     assert device.read(8192, 512) == pattern(2, 6144, 512)
     assert [(io.sector, io.count) for io in asked] == [(16, 1)]
     device.destroy()
+
+
+def test_a_retired_device_cannot_be_opened() -> None:
+    device = _device("0 8 zero")
+    device.open()
+    assert device.retire() == 1
+    device.close()
+    assert device.retire() == 0
+    with pytest.raises(OSError, match="No such device"):
+        device.open()
+    device.unretire()
+    device.open()
+    device.close()
+    device.destroy()
