@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What tests need from the machine, and what happens where it is not there.
+
+A test says it with a marker (they are listed in pyproject.toml) and is skipped, with the reason
+and the Debian package, on a machine without. With DMTOOL_TEST_NO_SKIPS=1, as in CI, every skip,
+from whatever cause, is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Generator
+
+import pytest
+
+# command: Debian package
+PACKAGES = {
+    "blockdev": "util-linux",
+    "debugfs": "e2fsprogs",
+    "dmsetup": "dmsetup",
+    "e2fsck": "e2fsprogs",
+    "fio": "fio",
+    "fusermount3": "fuse3",
+    "losetup": "util-linux",
+    "mkfs.ext4": "e2fsprogs",
+    "nbdcopy": "libnbd-bin",
+    "nbdinfo": "libnbd-bin",
+    "nbdkit": "nbdkit",
+    "nbdsh": "libnbd-bin",
+    "qemu-img": "qemu-utils",
+    "qemu-io": "qemu-utils",
+    "qemu-nbd": "qemu-utils",
+    "setpriv": "util-linux",
+    "shellcheck": "shellcheck",
+    "strace": "strace",
+    "unshare": "util-linux",
+}
+# Debian keeps some of them where a user's PATH does not look.
+PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+
+NO_SKIPS = os.environ.get("DMTOOL_TEST_NO_SKIPS", "") not in ("", "0")
+
+
+def _missing(item: pytest.Item) -> str | None:
+    """Why this test cannot run here, or None."""
+    for marker in item.iter_markers("tools"):
+        for command in marker.args:
+            if not shutil.which(command, path=PATH):
+                return f"needs {command} (Debian: {PACKAGES.get(command, command)})"
+    if item.get_closest_marker("root") and os.geteuid() != 0:
+        return "needs to be root"
+    if item.get_closest_marker("native"):
+        from dmtool.btree import INDEX
+
+        if INDEX != "native":
+            return "needs the sector index in C: a C compiler and Python.h when dmtool is installed"
+    return None
+
+
+def pytest_configure() -> None:
+    os.environ["PATH"] = PATH
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    reason = _missing(item)
+    if reason:
+        pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if NO_SKIPS and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and DMTOOL_TEST_NO_SKIPS is set: {reason}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    if NO_SKIPS and report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and DMTOOL_TEST_NO_SKIPS is set: {report.longrepr}"
+    return report
