@@ -1,0 +1,328 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands that show: table, status, info, deps, targets, versions."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from dmtool.cli.session import Device, Failed, Session
+
+# The libdevmapper whose ways these are; scripts compare it.
+LIBRARY_VERSION = "1.02.185 (2022-05-18)"
+_ABSENT = "Device does not exist."
+_QUOTED = frozenset(",;\\")
+
+
+def each(
+    session: Session, operands: list[str], *, silent: bool = False
+) -> Iterator[tuple[Device, dict[str, Any] | None]]:
+    """The devices that a command is about: the one that is named (without info), else all."""
+    device = session.maybe_device(operands)
+    if device is not None:
+        yield device, None
+        return
+    infos = session.client.call("list")
+    if not infos and not silent and not session.json:
+        session.out("No devices found\n")
+    for info in infos:
+        yield Device(name=info["name"]), info
+
+
+def info(session: Session, operands: list[str]) -> None:
+    """``info [DEVICE...]``, in the long form, as rows of a report, or as JSON."""
+    if session.json:
+        session.add_json("devices")
+    for device, known in each(session, operands):
+        found = known or present(session, device, "info")
+        if session.json:
+            session.add_json("devices", _described(session, found))
+        elif session.report is not None:
+            from dmtool.cli.report import Row
+
+            session.report.add(Row(session, found))
+        else:
+            show_info(session, found)
+
+
+def present(session: Session, device: Device, word: str) -> dict[str, Any]:
+    """The info of a device; it is one of the commands that say plainly that there is none."""
+    from dmtool.client import ClientError
+
+    try:
+        found: dict[str, Any] = session.ask(device, "info")
+    except ClientError as error:
+        if error.errno == errno.ENXIO:
+            raise Failed(_ABSENT) from None
+        session.fail(word, device, error)
+    return found
+
+
+def show_info(session: Session, info: dict[str, Any]) -> None:
+    """The block of lines that ``info`` and ``-v`` show."""
+    switches = session.switches
+    inactive = "inactive" in switches
+    live, loaded = bool(info["live"]), bool(info["inactive"])
+    readonly = info["inactive_readonly" if inactive else "readonly"]
+    state = "SUSPENDED" if info["suspended"] else "ACTIVE"
+    state += " (READ-ONLY)" if readonly else ""
+    state += " (DEFERRED REMOVE)" if info["deferred_remove"] else ""
+    tables = " & ".join(word for word, has in (("LIVE", live), ("INACTIVE", loaded)) if has)
+    lines = [("Name:", session.shown(info["name"])), ("State:", state)]
+    # A kernel device without any table has no node, and so no read-ahead that could be asked.
+    if live or loaded:
+        lines.append(("Read Ahead:", str(info["read_ahead"])))
+    lines.append(("Tables present:", tables or "None"))
+    if "noopencount" not in switches:
+        lines.append(("Open count:", str(info["open_count"])))
+    lines += [
+        ("Event number:", str(info["event_nr"])),
+        ("Major, minor:", f"{info['major']}, {info['minor']}"),
+        ("Number of targets:", str(info["inactive_target_count" if inactive else "target_count"])),
+    ]
+    text = "".join(f"{head:<18} {value}\n" for head, value in lines)
+    uuid = session.shown(info["uuid"], "UUID")
+    session.out(text + (f"UUID: {uuid}\n" if uuid else "") + "\n")
+    if info.get("error"):
+        session.error(f"{session.shown(info['name'])}: {info['error']}")
+
+
+def _described(session: Session, info: dict[str, Any]) -> dict[str, Any]:
+    """An info for JSON: names as people see them, the mangled name beside."""
+    return {
+        **info,
+        "name": session.shown(info["name"]),
+        "uuid": session.shown(info["uuid"], "UUID"),
+        "mangled_name": info["name"],
+        "mangled_uuid": info["uuid"],
+    }
+
+
+def table(session: Session, operands: list[str]) -> None:
+    """``table [DEVICE...]``."""
+    concise = "concise" in session.switches
+    _targets_of(session, operands, "table", _show_concise if concise else _show_lines)
+
+
+def status(session: Session, operands: list[str]) -> None:
+    """``status [DEVICE...]``."""
+    _targets_of(session, operands, "status", _show_lines)
+
+
+Show = Callable[[Session, str, dict[str, Any], list[dict[str, Any]]], None]
+
+
+def _targets_of(session: Session, operands: list[str], method: str, show: Show) -> None:
+    if session.json:
+        session.add_json("devices")
+    for device, _ in each(session, operands):
+        answer = targets_of(session, device, method)
+        info, found = answer["info"], answer["targets"]
+        name = session.shown(info["name"])
+        if method == "table" and "showkeys" not in session.switches:
+            hide_keys(found)
+        if session.json:
+            described = {
+                "name": name,
+                "uuid": session.shown(info["uuid"], "UUID"),
+                "major": info["major"],
+                "minor": info["minor"],
+                "targets": found,
+            }
+            session.add_json("devices", described)
+            continue
+        silent = "exec" in session.switches and "verbose" not in session.switches
+        if not silent:
+            show(session, name, info, found)
+        if "exec" in session.switches and (found or "target" not in session.switches):
+            from dmtool.cli.ls import execute
+
+            execute(session, info["name"])
+
+
+def targets_of(session: Session, device: Device, method: str) -> dict[str, Any]:
+    """What the core says of a device's table: ``{"info", "targets"}``."""
+    from dmtool.client import ClientError
+
+    switches = session.switches
+    params = {
+        "inactive": "inactive" in switches,
+        "target": switches.value("target"),
+        "noflush": "noflush" in switches,
+    }
+    try:
+        answer: dict[str, Any] = session.ask(device, method, **params)
+    except ClientError as error:
+        # libdm swallows ENXIO for some ioctls, status among them, and not for others
+        if method == "status" and error.errno == errno.ENXIO:
+            raise Failed(_ABSENT) from None
+        session.fail(method, device, error)
+    return answer
+
+
+def _show_lines(
+    session: Session, name: str, info: dict[str, Any], found: list[dict[str, Any]]
+) -> None:
+    """A line for each target; a blank one for a device that has none."""
+    verbose = "verbose" in session.switches
+    if not found and "target" in session.switches:
+        return
+    if verbose:
+        show_info(session, info)
+    start = f"{name}: " if session.many and not verbose else ""
+    if not found:
+        session.out(start + "\n")
+    for target in found:
+        session.out(start + target_line(target) + "\n")
+    if session.many and verbose:
+        session.out("\n")
+
+
+def _show_concise(
+    session: Session, name: str, info: dict[str, Any], found: list[dict[str, Any]]
+) -> None:
+    """Devices as ``create --concise`` takes them, all on one line."""
+    if not found and "target" in session.switches:
+        return
+    text = ";" if session.concise_shown else ""
+    session.concise_shown = True
+    uuid = session.shown(info["uuid"], "UUID")
+    flags = "ro" if info["readonly"] else "rw"
+    text += f"{_quoted(name)},{_quoted(uuid)},{info['minor']},{flags}"
+    for target in found:
+        text += f",{target['start']} {target['length']} {target['type']} "
+        text += _quoted(target["params"])
+    session.out(text)
+
+
+def target_line(target: dict[str, Any]) -> str:
+    """A target as a line of a table; without parameters it ends in a blank."""
+    return f"{target['start']} {target['length']} {target['type']} {target['params']}"
+
+
+def _quoted(text: str) -> str:
+    return "".join("\\" + c if c in _QUOTED else c for c in text)
+
+
+def hide_keys(targets: list[dict[str, Any]]) -> None:
+    """Put zeros in place of the keys in parameters, as ``table`` does without --showkeys."""
+    for target in targets:
+        if target["type"] == "crypt":
+            cipher, blank, rest = target["params"].partition(" ")
+            key, more, last = rest.partition(" ")
+            if not key.startswith(":"):  # a reference to a key, not a key
+                target["params"] = cipher + blank + "0" * len(key) + more + last
+        elif target["type"] == "integrity":
+            target["params"] = " ".join(map(_without_key, target["params"].split(" ")))
+
+
+def _without_key(word: str) -> str:
+    """``internal_hash:ALG:KEY`` and its like with zeros for KEY."""
+    name, _, rest = word.partition(":")
+    if name not in {"internal_hash", "journal_crypt", "journal_mac"}:
+        return word
+    algorithm, colon, key = rest.partition(":")
+    return f"{name}:{algorithm}{colon}{'0' * len(key)}"
+
+
+def deps(session: Session, operands: list[str]) -> None:
+    """``deps [DEVICE...]``: what a device's table stands on."""
+    from dmtool.cli.ls import naming
+
+    named = naming(session)
+    verbose = "verbose" in session.switches
+    if session.json:
+        session.add_json("devices")
+    for device, _ in each(session, operands):
+        inactive = "inactive" in session.switches
+        answer = session.ioctl("deps", device, "deps", inactive=inactive)
+        info, found = answer["info"], answer["deps"]
+        name = session.shown(info["name"])
+        if session.json:
+            session.add_json("devices", {"name": name, "dependencies": found})
+            continue
+        if verbose:
+            show_info(session, info)
+        start = f"{name}: " if session.many and not verbose else ""
+        words = "".join(f" ({_dependency(session, dep, named)})" for dep in found)
+        session.out(f"{start}{len(found)} dependencies\t:{words}\n")
+        if session.many and verbose:
+            session.out("\n")
+
+
+def _dependency(session: Session, dep: dict[str, Any], named: str) -> str:
+    """One dependency by its number or name; files have a path and no number."""
+    if dep["kind"] == "dm" and named == "blkdevname":
+        return f"dm-{dep['minor']}"
+    if dep["kind"] == "dm" and named == "devname":
+        return session.shown(dep["name"])
+    if named != "devno" or dep["major"] is None:
+        return str(dep["name"])
+    return f"{dep['major']}, {dep['minor']}"
+
+
+def measure(session: Session, operands: list[str]) -> None:
+    """``measure [DEVICE...]``: there is no IMA here, and so nothing measured of a device."""
+    for device, known in each(session, operands):
+        if known is None:
+            present(session, device, "status")
+
+
+def targets(session: Session, _operands: list[str]) -> None:
+    """``targets``: the target types, the newest registration first."""
+    found = session.client.call("targets")
+    if session.json:
+        session.put_json(targets=found)
+        return
+    for target in found:
+        if target.get("error"):
+            session.error(f"{target['name']}: {target['error']}")
+        else:
+            session.out(_versioned(target))
+
+
+def target_version(session: Session, operands: list[str]) -> None:
+    """``target-version TYPE...``."""
+    from dmtool.cli.failures import ioctl_line
+
+    for name in operands:
+        found = [t for t in session.client.call("targets") if t["name"] == name]
+        if not found or found[0].get("error"):
+            reason = [str(found[0]["error"])] if found else []
+            line = ioctl_line("target-version", Device(name=name), errno.EINVAL, None)
+            raise Failed(line, *reason)
+        session.out(_versioned(found[0]))
+
+
+def _versioned(target: dict[str, Any]) -> str:
+    return "{:<16} v{}.{}.{}\n".format(target["name"], *target["version"])
+
+
+def version(session: Session, _operands: list[str]) -> None:
+    """``version``: two lines as dmsetup's, and under our own name what is running."""
+    from dmtool.cli.usage import is_dmsetup
+
+    if not session.json:
+        session.out(f"Library version:   {LIBRARY_VERSION}\n")
+    core = session.client.call("version")
+    if session.json:
+        session.put_json(library=LIBRARY_VERSION.split(maxsplit=1)[0], **core)
+        return
+    session.out(f"Driver version:    {core['driver']}\n")
+    if not is_dmsetup(session.prog):
+        session.out(f"dmtool version:    {core['dmtool']}\nSector index:      {core['index']}\n")
+
+
+def splitname(session: Session, operands: list[str]) -> None:
+    """``splitname NAME [SUBSYSTEM]``: the parts of an LVM name, as a report."""
+    from dmtool.cli.report import NameRow, Report
+    from dmtool.cli.splitname import LVM, split
+
+    subsystem = operands[1] if len(operands) > 1 else LVM
+    parts = split(operands[0], subsystem)
+    if session.json:
+        session.put_json(**parts._asdict())
+        return
+    assert isinstance(session.report, Report)
+    session.report.add(NameRow(session, parts))

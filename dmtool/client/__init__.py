@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The client of the core process: JSON-RPC over the control socket (docs/control-protocol.md).
+
+Every command of the command line starts by importing this module, so it imports little: nothing
+that parses tables, loads plugins or scans entry points. What starts a core is in
+``dmtool.client.start`` and is imported only then.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+from typing import Any, Self
+
+from dmtool.directory import Directory, locate
+from dmtool.errors import CoreError, DmtoolError, os_reason
+
+PROTOCOL = 1
+# docs/control-protocol.md, "Errors": the core that answers so has done nothing
+ENDING = -32001
+INTERNAL = -32603
+
+
+class ClientError(DmtoolError):
+    """{reason}
+
+    The core refused a request. ``code`` is JSON-RPC's; ``data`` the error object's data, {} where
+    the core sent none. ``errno`` is what the ioctl would have returned.
+    """
+
+    def __init__(self, code: int, reason: str, data: dict[str, Any] | None = None) -> None:
+        self.code = code
+        self.data = data or {}
+        super().__init__(
+            reason=reason,
+            errno=self.data.get("errno") or errno.EIO,
+            hint=self.data.get("hint"),
+        )
+
+    @property
+    def causes(self) -> list[dict[str, Any]]:
+        """The errors of a table, in the order of its lines; empty for all other errors."""
+        return self.data.get("causes") or []
+
+
+class Client:
+    """One connection to the core of a directory; made at the first call. One thread at a time.
+
+    ``start``: start a core where none runs; without it CoreError (ECONNREFUSED) is raised.
+    """
+
+    def __init__(self, directory: Directory | None = None, *, start: bool = True) -> None:
+        self.directory = directory or locate()
+        self._start = start
+        self._socket: socket.socket | None = None
+        self._received = bytearray()
+        self._id = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection, and with it a ``wait`` that is under way."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+            self._received.clear()
+
+    def call(self, method: str, **params: Any) -> Any:
+        """The result of one method. Raises ClientError, or CoreError if no core can be reached."""
+        request = {"jsonrpc": "2.0", "id": self._next_id(), "method": method, "params": params}
+        line = json.dumps(request).encode("ascii") + b"\n"
+        if self._socket is not None:
+            answer = self._ask(line)
+            if answer is not None:
+                return _result(answer)
+        # A core that is ending closes connections without an answer, and has then done nothing.
+        for _ in range(3):
+            self._connect()
+            answer = self._ask(line)
+            if answer is not None:
+                return _result(answer)
+        raise CoreError(
+            "the core process ends without answering",
+            hint=f"see {self.directory.log}",
+            errno=errno.ECONNRESET,
+        )
+
+    def wait_for_end(self) -> None:
+        """Return when the core has closed this connection: after ``stop``, when it has ended."""
+        if self._socket is not None:
+            try:
+                while self._receive() is not None:
+                    pass
+            except (ConnectionResetError, BrokenPipeError):
+                pass
+            self.close()
+
+    def _next_id(self) -> int:
+        self._id += 1
+        return self._id
+
+    def _ask(self, line: bytes) -> dict[str, Any] | None:
+        """The answer to one request; None if the core did not take it: ask the next core."""
+        assert self._socket is not None
+        try:
+            self._socket.sendall(line)
+            answer = self._receive()
+        except (BrokenPipeError, ConnectionResetError):
+            answer = None
+        except OSError as error:
+            raise CoreError(
+                f"the connection to the core process broke: {os_reason(error)}",
+                errno=error.errno or errno.EIO,
+            ) from None
+        if answer is None or (answer.get("error") or {}).get("code") == ENDING:
+            self.close()
+            return None
+        return answer
+
+    def _receive(self) -> dict[str, Any] | None:
+        """One line from the core, None at the end of the connection."""
+        assert self._socket is not None
+        buffer = self._received
+        searched = 0
+        while (end := buffer.find(b"\n", searched)) < 0:
+            searched = len(buffer)
+            data = self._socket.recv(1 << 20)
+            if not data:
+                return None
+            buffer += data
+        line = bytes(buffer[:end])
+        del buffer[: end + 1]
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise CoreError("the core process answered with something that is no JSON-RPC answer")
+        return answer
+
+    def _connect(self) -> None:
+        self.directory.check_socket_paths()
+        try:
+            self._socket = connect(self.directory.control)
+        except (FileNotFoundError, ConnectionRefusedError):
+            if not self._start:
+                raise CoreError(
+                    f"no core process runs in {self.directory.path}", errno=errno.ECONNREFUSED
+                ) from None
+            from dmtool.client.start import start_core
+
+            self._socket = start_core(self.directory)
+        except OSError as error:
+            raise CoreError(
+                f"cannot reach the core process at {self.directory.control}: {os_reason(error)}",
+                errno=error.errno or errno.EIO,
+            ) from None
+
+
+def connect(path: str) -> socket.socket:
+    """A connection to the socket at ``path``. Raises OSError."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        connection.connect(path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def working_directory() -> str:
+    """Where relative paths of a table start: the caller's directory; / if that was removed."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return "/"
+
+
+def _result(answer: dict[str, Any]) -> Any:
+    error = answer.get("error")
+    if error is None:
+        return answer.get("result")
+    raise ClientError(error.get("code", INTERNAL), error.get("message", ""), error.get("data"))
