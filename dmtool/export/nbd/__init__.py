@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mapped devices over the Network Block Device protocol.
+
+``server.py``     NbdServer: sockets and threads.
+``handshake.py``  fixed newstyle negotiation, up to the export.
+``connection.py`` the transmission phase: a batch of requests at a time. ``batch.py`` is its
+                  replies, ``largeread.py`` one too large for them, ``residency.py`` what it knows
+                  of the page cache, ``handedover.py`` what it has left to workers.
+``incoming.py``, ``outgoing.py``  the two halves of a connection's socket.
+``commands.py``   what one request does to a table, and its reply.
+``workers.py``    threads for what would block a connection.
+``protocol.py``   numbers and layouts; ``address.py`` paths of sockets: clients use them too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dmtool.export.nbd.server import NbdServer
+
+__all__ = ["NbdServer"]
+
+
+def __getattr__(name: str) -> Any:
+    # late: clients come here for protocol.py, and need nothing of devices and tables
+    if name == "NbdServer":
+        from dmtool.export.nbd.server import NbdServer
+
+        return NbdServer
+    raise AttributeError(name)

@@ -1,0 +1,394 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The transmission phase of one connection.
+
+What makes it fast: all requests that have arrived are taken as one batch, inside the suspend
+gate once, and answered with one system call; small reads are sent from the image file's mapping
+and large ones with sendfile, so that no byte of them passes through Python.
+
+What must not happen: that a client which stops reading or sending holds up a suspend; that a
+read which waits for a disk holds up the other requests of its connection; that Python touches
+bytes of a mapping (see Backing.view).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from collections.abc import Callable
+from struct import Struct
+
+from dmtool.backing import Backing, Bytes
+from dmtool.backing.null import ZEROS
+from dmtool.device import MappedDevice
+from dmtool.export.nbd import commands as c
+from dmtool.export.nbd import protocol as p
+from dmtool.export.nbd.batch import Batch
+from dmtool.export.nbd.handedover import HandedOver
+from dmtool.export.nbd.incoming import WHOLE, Incoming
+from dmtool.export.nbd.largeread import LARGE, LargeRead
+from dmtool.export.nbd.outgoing import IOV_MOST, GateCloses, Gone, Outgoing, rest
+from dmtool.export.nbd.passage import Passage
+from dmtool.export.nbd.residency import Residency, intact
+from dmtool.export.nbd.workers import Workers
+from dmtool.table import Table
+from dmtool.table.segments import Segment
+
+_BATCH_BYTES = 512 << 10
+
+# REQUEST with magic, flags and command as one number: one comparison for each of the two
+# requests that matter.
+_REQUEST = Struct(">Q8sQI")
+_HEADER = _REQUEST.size
+_READ = p.REQUEST_MAGIC << 32 | p.CMD_READ
+_WRITE = p.REQUEST_MAGIC << 32 | p.CMD_WRITE
+
+# What to do before the next batch.
+Step = Callable[[], None]
+
+
+class Connection:
+    """One client in the transmission phase. ``readers`` do reads that wait for a disk,
+    ``waiters`` what may wait for anything else.
+
+    Threads: ``serve`` is the connection's own thread. Workers run the jobs that it hands over.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        device: MappedDevice,
+        session: c.Session,
+        readers: Workers,
+        waiters: Workers,
+    ) -> None:
+        self._sock = sock
+        self._passage = Passage(device)
+        self._session = session
+        self._readers = readers
+        self._waiters = waiters
+        self._out = Outgoing(sock)
+        self._in = Incoming(sock, self._out)
+        self._handed = HandedOver(device, session, self._in, self._out)
+        self._room: Step = self._handed.wait_for_room
+        self._residency = Residency()
+        self._dead: OSError | None = None  # why no I/O can enter the device at all
+        self._over = False
+
+    def serve(self) -> None:
+        """Until the client disconnects. The socket is closed then."""
+        try:
+            step: Step = self._more
+            while not self._over:
+                step()
+                step = self._batch()
+        except (Gone, OSError):
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
+        finally:
+            self._passage.leave()
+            self._handed.finish()
+            self._out.close()
+
+    # -- steps: what is waited for, outside the gate ---------------------------------------------
+
+    def _more(self) -> None:
+        """For more requests."""
+        self._in.receive(busy=self._handed.count > 0)
+
+    def _payload(self) -> None:
+        """For the payload of a write; a large one is written as it arrives."""
+        inc = self._in
+        word, cookie, offset, length = _REQUEST.unpack_from(inc.view, inc.pos)
+        if length <= WHOLE:
+            self._more()
+            return
+        inc.pos += _HEADER
+        request = c.Request(word >> 16 & 0xFFFF, p.CMD_WRITE, cookie, offset, length)
+        table = self._enter()
+        refused = self._refused(request, table)
+        if table is None or refused:
+            self._passage.leave()
+            inc.skip(length)
+            self._send(refused)
+            return
+        where = None if request.flags else self._passage.place(offset, length)
+        if where is not None and where[0].fd is not None:
+            if self._write_arriving(table, request, *where):
+                return
+        else:
+            self._passage.leave()
+            request.data = memoryview(bytearray(length))
+            inc.take(request.data)
+        self._write_whole(request)
+
+    def _write_arriving(self, table: Table, request: c.Request, backing: Backing, at: int) -> bool:
+        """Write a payload from ``pos`` on, piece by piece, and answer. False: a gate closes
+        before all has arrived; then the request has it all, from the first byte on, since its
+        place may be elsewhere when the gate opens. Leaves the gate in any case."""
+        inc, offset, length = self._in, request.offset, request.length
+        passage = self._passage
+        done = 0
+        failed: OSError | None = None
+        try:
+            while done < length:
+                piece = inc.piece(offset + done, length - done)
+                if not piece:
+                    inc.receive_inside(passage.closed_fds)
+                    continue
+                try:
+                    backing.pwrite(piece, at + done)
+                except OSError:
+                    try:
+                        table.write(offset + done, piece)  # its target may have a say
+                    except OSError as error:
+                        failed = failed or error
+                done += len(piece)
+        except GateCloses:
+            data = memoryview(bytearray(length))
+            try:
+                data[:done] = passage.read(offset, done) if not failed else bytes(done)
+            except OSError as error:
+                failed = error
+            self._passage.leave()
+            inc.take(data[done:])
+            if not failed:
+                request.data = data
+                return False
+        self._passage.leave()
+        cookie = request.cookie
+        self._send(c.os_error(self._session, cookie, failed) if failed else c.done(cookie))
+        return True
+
+    def _write_whole(self, request: c.Request) -> None:
+        """Do a write that has all its payload in memory of its own."""
+        while True:
+            table = self._enter()
+            reply: list[Bytes] | None = None
+            refused = self._refused(request, table)
+            if table is None or refused:
+                reply = [refused]
+            elif not c.may_wait(table, request):
+                reply = c.execute(self._session, request, table)
+            handed_over = reply is None and self._handed.add(self._waiters, request)
+            self._passage.leave()
+            if reply is not None:
+                self._send(b"".join(reply))
+            if reply is not None or handed_over:
+                return
+            self._room()
+
+    def _enter(self) -> Table | None:
+        """Go inside, waiting while the device is suspended. None: I/O cannot enter any more."""
+        passage = self._passage
+        while True:
+            try:
+                if passage.enter():
+                    return passage.table
+            except OSError as error:
+                gone = error.errno == errno.ENXIO
+                self._dead = OSError(errno.ESHUTDOWN, "the device is removed") if gone else error
+                return None
+            self._in.wait(passage.device.open_fd)
+
+    # -- a batch ---------------------------------------------------------------------------------
+
+    def _batch(self) -> Step:
+        """Take what has arrived, do it, answer it; what to do next."""
+        if self._handed.count:
+            self._handed.settle()
+        table = self._enter()
+        batch = Batch()
+        step = self._collect(table, batch)
+        self._answer(batch)
+        return step
+
+    def _collect(self, table: Table | None, batch: Batch) -> Step:
+        """Do the requests that are wholly in the buffer, as many as one batch takes."""
+        # This loop is what a request costs. It knows plain reads and writes of what lies in one
+        # piece of an image file; all else is for _one.
+        inc = self._in
+        view, pos, end = inc.view, inc.pos, inc.end
+        acks, iov, offsets = batch.acks, batch.iov, batch.offsets
+        unpack, pack = _REQUEST.unpack_from, p.DATA_CHUNK.pack
+        chunk = self._session.structured
+        magic, done, kind = p.STRUCTURED_REPLY_MAGIC, p.REPLY_FLAG_DONE, p.REPLY_TYPE_OFFSET_DATA
+        readable = writable = -1
+        if table is not None:
+            extent, place = self._passage.extent, self._passage.place
+            readable = -1 if self._residency.cold else table.size
+            writable = -1 if table.readonly or self._session.readonly else table.size
+        last = mapped = None
+        total = 0
+        step: Step | None = None
+        while end - pos >= _HEADER and total < _BATCH_BYTES:
+            word, cookie, offset, length = unpack(view, pos)
+            if word == _READ:
+                if offset + length <= readable and 0 < length < LARGE:
+                    where = extent(offset, length)
+                    if where is not None:
+                        backing, at = where
+                        if backing is not last:
+                            last = backing
+                            mapped = backing.view if intact(backing) else None
+                        if mapped is not None:
+                            if chunk:
+                                iov.append(pack(magic, done, kind, cookie, length + 8, offset))
+                                total += 28 + length
+                            else:
+                                iov.append(c.OK + cookie)
+                                total += 16 + length
+                            iov.append(mapped[at : at + length])
+                            offsets.append(offset)
+                            pos += _HEADER
+                            continue
+            elif word == _WRITE and offset + length <= writable:
+                begin = pos + _HEADER
+                if 0 < length <= end - begin:
+                    where = place(offset, length)
+                    if where is not None and where[0].fd is not None:
+                        try:
+                            where[0].pwrite(view[begin : begin + length], where[1])
+                        except OSError:
+                            pass  # _one finds out what it means
+                        else:
+                            acks += c.OK + cookie
+                            pos = begin + length
+                            continue
+            inc.pos = pos
+            step = self._one(table, batch, word, cookie, offset, length)
+            pos = inc.pos
+            if step is not None:
+                break
+        inc.pos = pos
+        batch.total += total
+        return step or (self._more if end - pos < _HEADER else self._room)
+
+    def _one(
+        self, table: Table | None, batch: Batch, word: int, cookie: bytes, offset: int, length: int
+    ) -> Step | None:
+        """Do or hand over the request at ``pos``, and step over it. None: on with the next."""
+        inc = self._in
+        request = c.Request(word >> 16 & 0xFFFF, word & 0xFFFF, cookie, offset, length)
+        if word >> 32 != p.REQUEST_MAGIC or request.command == p.CMD_DISC:
+            self._over = True
+            return self._more
+        taken = _HEADER
+        if request.command == p.CMD_WRITE:
+            taken += length
+            if taken > inc.end - inc.pos:
+                return self._payload
+            request.data = inc.view[inc.pos + _HEADER : inc.pos + taken]
+        refused = self._refused(request, table)
+        if table is None or refused:
+            batch.acks += refused
+        elif not self._do(table, batch, request):
+            return self._room
+        inc.pos += taken
+        return self._room if batch.large or batch.total >= _BATCH_BYTES else None
+
+    def _refused(self, request: c.Request, table: Table | None) -> bytes:
+        """The error reply to a request that cannot be done; empty if it can, by a table."""
+        if table is None:
+            assert self._dead is not None
+            return c.os_error(self._session, request.cookie, self._dead)
+        refusal = c.refusal(self._session, request, table)
+        return c.error(self._session, request.cookie, *refusal) if refusal else b""
+
+    def _do(self, table: Table, batch: Batch, request: c.Request) -> bool:
+        """False: it must wait until there is room among the workers, or the gate is open."""
+        offset, length = request.offset, request.length
+        if request.command == p.CMD_READ and length and not table.blocks(offset, length):
+            segments = self._passage.segments(offset, length)
+            if segments is not None:
+                return self._read(batch, request, segments)
+        if c.may_wait(table, request):
+            if request.data:
+                request.data = bytes(request.data)
+            return self._handed.add(self._waiters, request)
+        batch.add(c.execute(self._session, request, table))
+        return True
+
+    def _read(self, batch: Batch, request: c.Request, segments: list[Segment]) -> bool:
+        """A read that is not plain, not small, not warm, or not in one piece of a file."""
+        session, length = self._session, request.length
+        files = [segment for segment in segments if segment[0].fd is not None]
+        zeros = [segment for segment in segments if segment[0] is ZEROS]
+        if self._passage.stacked and len(files) + len(zeros) < len(segments):
+            return self._handed.add(self._waiters, request)
+        large = length >= LARGE or segments[0][0] is ZEROS
+        data: list[Bytes] = []
+        if self._residency.cold and files:
+            if large or len(segments) > 1:
+                if not all(self._residency.cached(*file) for file in files):
+                    return self._handed.add(self._readers, request)
+            else:
+                cached = self._residency.read(*files[0])
+                if cached is None:
+                    return self._handed.add(self._readers, request)
+                data.append(cached)
+        if large:
+            batch.large = LargeRead.plan(session, request, segments)
+            if batch.large is not None:
+                return True
+        try:
+            data = data or [backing.pread(size, at) for backing, at, size in segments]
+        except Exception:  # noqa: BLE001  # a worker finds out what it means, the table's way
+            return self._handed.add(self._waiters, request)
+        batch.add([c.data_header(session, request.cookie, request.offset, length), *data])
+        return True
+
+    # -- answers ---------------------------------------------------------------------------------
+
+    def _answer(self, batch: Batch) -> None:
+        """Send a batch's replies and leave the gate."""
+        iov = batch.iov
+        if len(iov) == 2 and batch.large is None:
+            self._passage.leave()
+            self._send(batch.acks)
+            return
+        sent = 0
+        total = batch.total + len(batch.acks)
+        if total and not self._handed.count and len(iov) <= IOV_MOST:
+            try:
+                sent = self._sock.sendmsg(iov, (), socket.MSG_DONTWAIT)
+            except ConnectionError as error:
+                raise Gone from error
+            except OSError:
+                pass  # EAGAIN, or EFAULT from a mapping
+        if batch.large is None and sent == total:
+            self._passage.leave()
+        else:
+            self._answer_slowly(batch, sent)
+        if not self._residency.cold:
+            self._residency.was_warm(len(batch.offsets))
+
+    def _answer_slowly(self, batch: Batch, sent: int) -> None:
+        out, large, passage = self._out, batch.large, self._passage
+        closed_fds = passage.closed_fds
+        with out:
+            left = rest(batch.iov, sent)
+            own: list[Bytes] = []
+            try:
+                while left:
+                    sent += out.send(left, closed_fds)
+                    left = rest(batch.iov, sent)
+            except (GateCloses, OSError):
+                own = batch.own(self._session, passage, sent)
+            if large is not None and (own or not large.intact() or not large.send(out, closed_fds)):
+                own += large.own(passage)
+            self._passage.leave()
+            while own:
+                own = rest(own, out.send(own))
+
+    def _send(self, reply: bytes | bytearray) -> None:
+        """Send a reply of private memory, outside the gate."""
+        sent = 0
+        if reply and not self._handed.count:
+            with contextlib.suppress(BlockingIOError):
+                sent = self._sock.send(reply, socket.MSG_DONTWAIT)
+        left = rest([reply], sent)
+        if left:
+            with self._out as out:
+                while left:
+                    left = rest(left, out.send(left))

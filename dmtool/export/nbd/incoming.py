@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The receiving half of a connection's socket: one buffer, and all the waiting."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+
+from dmtool.export.nbd.outgoing import Fds, GateCloses, Gone, Outgoing
+
+BUFFER = 256 << 10  # bytes; small enough to stay in a core's cache until it is used
+BLOCK = 4096
+WHOLE = 64 << 10  # a payload of up to this many bytes is always received wholly into the buffer
+
+_HUNG_UP = select.POLLHUP | select.POLLERR | select.POLLNVAL
+
+
+class Incoming:
+    """``view[pos:end]`` is what has been received and not yet used.
+
+    While it waits it sends, too, what workers have posted and the client did not take at once.
+
+    Threads: the connection's own.
+    """
+
+    def __init__(self, sock: socket.socket, out: Outgoing) -> None:
+        self.view = memoryview(bytearray(BUFFER))
+        self.pos = 0
+        self.end = 0
+        self._sock = sock
+        self._out = out
+        # The other end of a unix socket has hung up only when it is closed; of TCP there is
+        # nothing but the end of its stream to be seen, which clients may shut down early.
+        self._hung_up = _HUNG_UP if sock.family == socket.AF_UNIX else _HUNG_UP | select.POLLRDHUP
+
+    def receive(self, *, busy: bool) -> None:
+        """Wait for more. ``busy``: workers may post meanwhile. Raises Gone at the end."""
+        self._compact()
+        if busy:
+            self._poll(select.POLLIN)
+        self._got(self._sock.recv_into(self.view[self.end :]))
+
+    def receive_inside(self, closed_fds: Fds) -> None:
+        """The same inside the gate. Raises GateCloses."""
+        self._compact()
+        free = self.view[self.end :]
+        try:
+            self._got(self._sock.recv_into(free, 0, socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            if self._poll(select.POLLIN, closed_fds):
+                raise GateCloses from None
+            self._got(self._sock.recv_into(free))
+
+    def wait(self, fd: int) -> None:
+        """Until ``fd`` is readable. Raises Gone when the client has hung up."""
+        while not self._poll(0, [fd]):
+            pass
+
+    def wait_released(self) -> None:
+        """Until a posted reply has been sent. Raises Gone when the client has hung up."""
+        while not self._out.released:
+            self._poll(0)
+
+    def take(self, data: memoryview) -> None:
+        """Fill ``data`` with what comes next. Raises Gone at the end."""
+        have = min(self.end - self.pos, len(data))
+        data[:have] = self.view[self.pos : self.pos + have]
+        self.pos += have
+        while have < len(data):
+            self._poll(select.POLLIN)
+            got = self._sock.recv_into(data[have:])
+            if not got:
+                raise Gone
+            have += got
+
+    def skip(self, length: int) -> None:
+        """Drop the next ``length`` bytes, received or not. Raises Gone at the end."""
+        while length > self.end - self.pos:
+            length -= self.end - self.pos
+            self.pos = self.end = 0
+            self.receive(busy=True)
+        self.pos += length
+
+    def piece(self, offset: int, most: int) -> memoryview:
+        """The next bytes of a payload that goes to the device's byte ``offset``, at most
+        ``most``; whole blocks, but for the last piece: a client that dies leaves none torn."""
+        have = min(self.end - self.pos, most)
+        if have < most:
+            have = max(have - (offset + have) % BLOCK, 0)
+        piece = self.view[self.pos : self.pos + have]
+        self.pos += have
+        return piece
+
+    def _got(self, count: int) -> None:
+        if not count:
+            raise Gone
+        self.end += count
+
+    def _compact(self) -> None:
+        have = self.end - self.pos
+        if have and BUFFER - self.end > WHOLE:
+            return
+        self.view[:have] = self.view[self.pos : self.end]
+        self.pos, self.end = 0, have
+
+    def _poll(self, events: int, fds: Fds = ()) -> bool:
+        """Wait for ``events`` on the socket, or one of ``fds``; True if for these.
+
+        Without events it may return for nothing, and the client's hanging up raises Gone.
+        """
+        out = self._out
+        while True:
+            poll = select.poll()
+            unless = 0 if events else self._hung_up
+            poll.register(self._sock, events | unless | (select.POLLOUT if out.blocked else 0))
+            poll.register(out.wake_fd, select.POLLIN)
+            for fd in fds:
+                poll.register(fd, select.POLLIN)
+            ready = dict(poll.poll())
+            seen = ready.get(self._sock.fileno(), 0)
+            if seen & unless:
+                raise Gone
+            if seen & select.POLLOUT and out.blocked:
+                out.pump()
+            if out.wake_fd in ready:
+                os.eventfd_read(out.wake_fd)
+                out.pump()
+            if not ready.keys().isdisjoint(fds):
+                return True
+            if not events or seen & (events | _HUNG_UP):
+                return False
