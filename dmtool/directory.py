@@ -105,8 +105,8 @@ def _make(path: str) -> None:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
     except FileNotFoundError:
         parent = os.path.dirname(path)
-        if parent == path:
-            raise
+        if os.path.isdir(parent):
+            raise  # /proc and its like say so when nobody can make a directory there
         _make(parent)
         _make(path)
 

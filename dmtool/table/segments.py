@@ -35,6 +35,9 @@ class Run(Protocol):
     def split(self, offset: int, length: int, out: list[Segment]) -> None:
         """Append the range's segments, in order."""
 
+    def ranges(self, offset: int, length: int, out: list[Segment]) -> None:
+        """The same in any order, and as few as can be: for discards."""
+
 
 class Single:
     """All on one backing, from its byte ``start`` on."""
@@ -52,6 +55,8 @@ class Single:
 
     def split(self, offset: int, length: int, out: list[Segment]) -> None:
         out.append((self.backing, self.start + offset, length))
+
+    ranges = split
 
 
 class Chunked:
@@ -85,6 +90,18 @@ class Chunked:
             number += 1
             within = 0
 
+    def ranges(self, offset: int, length: int, out: list[Segment]) -> None:
+        # what a leg has of a range is one run of bytes there (dm-stripe.c, stripe_map_range)
+        for leg, (backing, start) in enumerate(self.legs):
+            begin, end = self._before(offset, leg), self._before(offset + length, leg)
+            if end > begin:
+                out.append((backing, start + begin, end - begin))
+
+    def _before(self, offset: int, leg: int) -> int:
+        """How many of the first ``offset`` bytes are on a leg."""
+        row, within = divmod(offset, self.chunk * len(self.legs))
+        return row * self.chunk + min(max(within - leg * self.chunk, 0), self.chunk)
+
 
 class Joined:
     """Runs one after the other; ``ends`` are the bytes at which each ends."""
@@ -117,6 +134,16 @@ class Joined:
             length -= size
             i += 1
 
+    def ranges(self, offset: int, length: int, out: list[Segment]) -> None:
+        i = bisect_right(self.ends, offset)
+        while length:
+            begin = self.ends[i - 1] if i else 0
+            size = min(self.ends[i] - offset, length)
+            self.runs[i].ranges(offset - begin, size, out)
+            offset += size
+            length -= size
+            i += 1
+
 
 class Legs(Backing):
     """The legs of a mirror as one backing; what fails on a leg is handed to the target's map."""
@@ -143,8 +170,7 @@ class Legs(Backing):
         if not self._all(lambda leg, at: leg.pwrite(data, at), offset):
             self.map.write(data, self.begin + offset, fua=fua)
         elif fua:
-            for leg in {id(leg): leg for leg, _ in self.legs}.values():
-                self._flush(leg)
+            self.flush()
 
     def _flush(self, leg: Backing) -> None:
         # apart from the write: a flush that fails may have lost more than this write's data
@@ -154,6 +180,10 @@ class Legs(Backing):
             failed = self.map.flush_failed(leg, error)
             if failed:
                 raise failed from None
+
+    def flush(self) -> None:
+        for leg in {id(leg): leg for leg, _ in self.legs}.values():
+            self._flush(leg)
 
     def discard(self, offset: int, length: int) -> None:
         if not self._all(lambda leg, at: leg.discard(at, length), offset):
@@ -195,6 +225,8 @@ class Mirror:
 
     def split(self, offset: int, length: int, out: list[Segment]) -> None:
         out.append((self.legs, offset, length))
+
+    ranges = split
 
 
 def compile_constant(plan: Fail | Zero) -> Run:

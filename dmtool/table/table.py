@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import threading
 from array import array
@@ -12,6 +13,7 @@ from typing import Any
 
 from dmtool.backing import Backing, Bytes
 from dmtool.btree import Index
+from dmtool.errors import DmtoolError
 from dmtool.plan import Mirrored, Pieces, Plan
 from dmtool.sectors import to_bytes, to_sectors
 from dmtool.table.bulk import Bulk
@@ -21,6 +23,8 @@ from dmtool.targets.io import Io, Op
 from dmtool.targets.target import Target
 
 Part = tuple[int, int, bytes | OSError]
+
+log = logging.getLogger(__name__)
 
 
 def _no_event() -> None:
@@ -111,11 +115,18 @@ class Table:
         return compile_plan(plan, mapped)
 
     def close(self) -> None:
-        """Destroy the targets and close the backings; no I/O may be under way."""
+        """Destroy the targets and close the backings; no I/O may be under way. What fails is
+        logged: the table is gone, and so is all that can be closed."""
         for target in self.having("dtr"):
-            target.type.call("dtr", target)
+            try:
+                target.type.call("dtr", target)
+            except (DmtoolError, OSError) as error:
+                log.warning("dtr of target type %s: %s", target.type.name, error)
         for backing in self.backings:
-            backing.close()
+            try:
+                backing.close()
+            except OSError as error:
+                log.warning("close of %s: %s", backing, error)
 
     # -- looking ------------------------------------------------------------------------------
 
@@ -192,6 +203,20 @@ class Table:
             i += 1
         return out
 
+    def ranges(self, offset: int, length: int) -> list[Segment]:
+        """As ``segments``, for what has no data to be in order: of a target's chunks those that
+        lie side by side are one. Each target's add up to its part."""
+        out: list[Segment] = []
+        i = self._find(offset >> 9)
+        begins = self._begins
+        while length:
+            size = min(begins[i + 1] - offset, length)
+            self._runs[i].ranges(offset - begins[i], size, out)
+            offset += size
+            length -= size
+            i += 1
+        return out
+
     def blocks(self, offset: int, length: int) -> bool:
         """Whether a target in the range has been seen to block (Defer, Delay)."""
         if not self._mapped:
@@ -234,12 +259,19 @@ class Table:
                     raise failed from None
             return
         view = memoryview(data)
-        self._each(
-            Op.WRITE,
-            offset,
-            len(data),
-            lambda b, at, size, done: b.write(view[done : done + size], at, fua=fua),
-        )
+        to_flush: dict[int, Backing] = {}
+
+        def put(backing: Backing, at: int, size: int, done: int) -> None:
+            piece = view[done : done + size]
+            if fua and backing.kind:
+                # flushed once, when all is written: a write may have thousands of pieces
+                backing.pwrite(piece, at)
+                to_flush[id(backing)] = backing
+            else:
+                backing.write(piece, at, fua=fua)
+
+        failed = self._each(Op.WRITE, self.segments(offset, len(data)), offset, put)
+        self._flush_each(to_flush, failed)
 
     def flush(self) -> None:
         """All that was written is on stable storage: every target, then every backing."""
@@ -271,7 +303,14 @@ class Table:
 
     def discard(self, offset: int, length: int) -> None:
         self._may_write()
-        self._each(Op.DISCARD, offset, length, lambda b, at, size, _: b.discard(at, size))
+        failed = self._each(
+            Op.DISCARD,
+            self.ranges(offset, length),
+            offset,
+            lambda b, at, size, _: b.discard(at, size),
+        )
+        if failed:
+            raise failed
 
     def write_zeroes(
         self, offset: int, length: int, *, allocate: bool = False, fua: bool = False
@@ -279,12 +318,15 @@ class Table:
         """``allocate``: the zeros take up space. ``fua``: on stable storage on return."""
         self._may_write()
 
+        to_flush: dict[int, Backing] = {}
+
         def zero(backing: Backing, at: int, size: int, _: int) -> None:
             backing.write_zeroes(at, size, allocate=allocate)
             if fua:
-                backing.flush()
+                to_flush[id(backing)] = backing
 
-        self._each(Op.WRITE_ZEROES, offset, length, zero)
+        failed = self._each(Op.WRITE_ZEROES, self.ranges(offset, length), offset, zero)
+        self._flush_each(to_flush, failed)
 
     def block_status(self, offset: int, length: int) -> list[tuple[int, int]]:
         """``[(length, flags), ...]`` with HOLE and ZERO; neighbours differ in their flags."""
@@ -302,16 +344,32 @@ class Table:
             raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
     def _each(
-        self, op: Op, offset: int, length: int, do: Callable[[Backing, int, int, int], None]
-    ) -> None:
+        self,
+        op: Op,
+        segments: list[Segment],
+        offset: int,
+        do: Callable[[Backing, int, int, int], None],
+    ) -> OSError | None:
+        """Call ``do(backing, offset there, length, bytes done before)`` for all ``segments`` of
+        what begins at ``offset``; the first failure."""
         first: OSError | None = None
         done = 0
-        for backing, at, size in self.segments(offset, length):
+        for backing, at, size in segments:
             try:
                 do(backing, at, size, done)
             except OSError as error:
                 first = first or self._failed(op, offset + done, size, backing, error)
             done += size
+        return first
+
+    def _flush_each(self, backings: dict[int, Backing], first: OSError | None) -> None:
+        """Flush, also after a failure: what is written is to be stable. Raises ``first``, else
+        the first failure."""
+        for backing in backings.values():
+            try:
+                backing.flush()
+            except OSError as error:
+                first = first or self._flush_failed(backing, error)
         if first:
             raise first
 
