@@ -11,7 +11,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
 import socket
+import struct
 from typing import Any, Self
 
 from dmtool.directory import Directory, locate
@@ -21,6 +23,11 @@ PROTOCOL = 1
 # docs/control-protocol.md, "Errors": the core that answers so has done nothing
 ENDING = -32001
 INTERNAL = -32603
+
+# Seconds without a word from the core after which it is asked, on another connection, whether it
+# is alive; and seconds that it has to answer that, or to take a connection. A command may take
+# its time; to be asked for the version takes none.
+QUIET, PATIENCE = 10.0, 60.0
 
 
 class ClientError(DmtoolError):
@@ -48,7 +55,9 @@ class ClientError(DmtoolError):
 class Client:
     """One connection to the core of a directory; made at the first call. One thread at a time.
 
-    ``start``: start a core where none runs; without it CoreError (ECONNREFUSED) is raised.
+    ``start``: start a core where none runs; without it CoreError (ECONNREFUSED) is raised. A core
+    that hangs is a CoreError, too (ETIMEDOUT): calls take as long as they take, but only while
+    the core answers others.
     """
 
     def __init__(self, directory: Directory | None = None, *, start: bool = True) -> None:
@@ -109,7 +118,7 @@ class Client:
         """The answer to one request; None if the core did not take it: ask the next core."""
         assert self._socket is not None
         try:
-            self._socket.sendall(line)
+            self._send(line)
             answer = self._receive()
         except (BrokenPipeError, ConnectionResetError):
             answer = None
@@ -123,6 +132,39 @@ class Client:
             return None
         return answer
 
+    def _send(self, line: bytes) -> None:
+        assert self._socket is not None
+        rest = memoryview(line)
+        while rest:
+            self._wait(select.POLLOUT)
+            rest = rest[self._socket.send(rest, socket.MSG_DONTWAIT) :]
+
+    def _wait(self, events: int) -> None:
+        """Until the connection is ready for one of ``events``. Raises CoreError if the core does
+        not live."""
+        assert self._socket is not None
+        poll = select.poll()
+        poll.register(self._socket, events)
+        quiet = QUIET
+        while not poll.poll(quiet * 1000):
+            self._check_core(poll)
+            quiet *= 2  # a `wait` may take days
+
+    def _check_core(self, answer: select.poll) -> None:
+        """Ask the core whether it is alive, until ``answer`` has come. Raises CoreError if not."""
+        try:
+            with connect(self.directory.control) as other:
+                other.sendall(b'{"jsonrpc":"2.0","id":1,"method":"version"}\n')
+                answer.register(other, select.POLLIN)
+                alive = answer.poll(PATIENCE * 1000)
+                answer.unregister(other)
+        except BlockingIOError:
+            alive = []
+        except OSError:
+            return  # it has ended, or is about to: our own connection will tell
+        if not alive:
+            raise _hanging(self.directory)
+
     def _receive(self) -> dict[str, Any] | None:
         """One line from the core, None at the end of the connection."""
         assert self._socket is not None
@@ -130,6 +172,7 @@ class Client:
         searched = 0
         while (end := buffer.find(b"\n", searched)) < 0:
             searched = len(buffer)
+            self._wait(select.POLLIN)
             data = self._socket.recv(1 << 20)
             if not data:
                 return None
@@ -156,6 +199,8 @@ class Client:
             from dmtool.client.start import start_core
 
             self._socket = start_core(self.directory)
+        except BlockingIOError:
+            raise _hanging(self.directory) from None
         except OSError as error:
             raise CoreError(
                 f"cannot reach the core process at {self.directory.control}: {os_reason(error)}",
@@ -164,10 +209,15 @@ class Client:
 
 
 def connect(path: str) -> socket.socket:
-    """A connection to the socket at ``path``. Raises OSError."""
+    """A connection to the socket at ``path``. Raises OSError, BlockingIOError where nobody has
+    taken the connection for ``PATIENCE`` seconds."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
+        # not settimeout: connect(2) of a unix socket that does not block does not wait either
+        patience = struct.pack("@ll", *divmod(int(PATIENCE * 1e6), 1_000_000))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
         connection.connect(path)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, bytes(len(patience)))
     except BaseException:
         connection.close()
         raise
@@ -180,6 +230,20 @@ def working_directory() -> str:
         return os.getcwd()
     except OSError:
         return "/"
+
+
+def _hanging(directory: Directory) -> CoreError:
+    try:
+        with open(directory.lock, encoding="ascii", errors="replace") as file:
+            pid = file.read().strip()
+    except OSError:
+        pid = ""
+    return CoreError(
+        f"the core process {pid} does not answer",
+        hint=f"see {directory.log}; if nothing else helps, kill -9 {pid}: the next command makes "
+        "its devices again",
+        errno=errno.ETIMEDOUT,
+    )
 
 
 def _result(answer: dict[str, Any]) -> Any:

@@ -19,8 +19,6 @@ from dmtool.errors import CoreError, os_reason
 
 # Seconds until a core must have restored its devices and said so.
 PATIENCE = 60.0
-# Seconds for a core that another client started to open its socket, and between two looks at it.
-OPENING, LOOK = 10.0, 0.01
 
 
 def core_command(directory: Directory) -> list[str]:
@@ -35,6 +33,21 @@ def start_core(directory: Directory) -> socket.socket:
     Raises CoreError with what the new process said when it could not start.
     """
     directory.prepare()
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        _run(directory)
+        try:
+            return connect(directory.control)
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            # it, or the one that was quicker, has ended in the meantime: idle, or stopped
+            if time.monotonic() > deadline:
+                raise _failed(f"{directory.control}: {os_reason(error)}") from None
+        except OSError as error:
+            raise _failed(f"{directory.control}: {os_reason(error)}") from None
+
+
+def _run(directory: Directory) -> None:
+    """Start a process, and return when there is a core that runs."""
     ready, write = os.pipe()
     # Unlinked, so it goes with the process; what Python says before the core has its log.
     with os.fdopen(ready, "rb", buffering=0) as answer, tempfile.TemporaryFile() as complaints:
@@ -57,10 +70,10 @@ def start_core(directory: Directory) -> socket.socket:
         if word == "ready":
             # It outlives us by design; this stops Popen from warning that nobody waited for it.
             core.returncode = 0
-            return _connect(directory)
+            return
         core.wait()
         if word == "running":
-            return _connect(directory)
+            return
         complaints.seek(0)
         lines = complaints.read().decode("utf-8", "replace").split("\n")
         said = [line for line in lines if line.strip()]
@@ -93,20 +106,6 @@ def _line(fd: int) -> bytes:
             break
         line += data
     return line.rstrip(b"\n")
-
-
-def _connect(directory: Directory) -> socket.socket:
-    """A connection; where the winner of a race is not listening yet, after a moment."""
-    deadline = time.monotonic() + OPENING
-    while True:
-        try:
-            return connect(directory.control)
-        except (FileNotFoundError, ConnectionRefusedError) as error:
-            if time.monotonic() > deadline:
-                raise _failed(f"{directory.control}: {os_reason(error)}") from None
-            time.sleep(LOOK)
-        except OSError as error:
-            raise _failed(f"{directory.control}: {os_reason(error)}") from None
 
 
 def _failed(why: str) -> CoreError:

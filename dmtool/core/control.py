@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import socket
 import struct
@@ -84,6 +85,9 @@ class Connection:
             self._sock.shutdown(socket.SHUT_RD)
 
     def close(self) -> None:
+        with suppress(OSError):
+            # wakes a thread that sends to a client which does not read
+            self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
 
     def _next(self) -> bool:
@@ -115,7 +119,7 @@ class Connection:
 
     def _answer(self, line: bytes) -> None:
         try:
-            request = json.loads(line)
+            request = _DECODER.decode(line.decode())
         except (ValueError, RecursionError) as error:
             answer: Any = _error(None, PARSE_ERROR, f"not JSON: {error}")
         else:
@@ -159,6 +163,19 @@ class Connection:
             log.exception("%s: %s", reference, method)
             return _error(number, INTERNAL, f"a bug in dmtool, see {reference} in the core's log")
         return {"jsonrpc": "2.0", "id": number, "result": result}
+
+
+def _no_number(word: str) -> float:
+    """For what Python takes in JSON, and nobody else."""
+    raise ValueError(f"{word} is no JSON number")
+
+
+def _float(digits: str) -> float:
+    number = float(digits)
+    return number if math.isfinite(number) else _no_number(digits)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_number, parse_float=_float)
 
 
 def _error(number: Any, code: int, message: str, data: Any = None) -> dict[str, Any]:
@@ -242,7 +259,7 @@ class ControlServer:
         if self._acceptor is not None:
             self._acceptor.join()
         with self.lock:
-            threads = list(self._threads.values())
+            threads = list(self._threads.values())  # all of them have been started
         deadline = time.monotonic() + timeout
         for thread in threads:
             thread.join(max(deadline - time.monotonic(), 0))
@@ -278,18 +295,19 @@ class ControlServer:
                 log.error("control socket: %s", error)
                 threading.Event().wait(0.1)
                 continue
-            if not _may(sock):
-                sock.close()
-                continue
             try:
-                self._admit(Connection(sock, self))
-            except RuntimeError as error:
-                log.error("a control connection: %s", error)  # no more threads
+                self._admit(sock)
+            except Exception:
+                # whatever befalls one client, the next one is served
+                log.exception("a control connection")
                 sock.close()
-                continue
             self._changed()
 
-    def _admit(self, connection: Connection) -> None:
+    def _admit(self, sock: socket.socket) -> None:
+        if not _may(sock):
+            sock.close()
+            return
+        connection = Connection(sock, self)
         thread = threading.Thread(
             target=self._serve, args=(connection,), name="control-client", daemon=True
         )
@@ -297,8 +315,14 @@ class ControlServer:
             if self.ending:
                 connection.close()
                 return
-            thread.start()
             self._threads[connection] = thread
+        try:
+            # without the lock: the system may take its time, or refuse
+            thread.start()
+        except BaseException:
+            with self.lock:
+                del self._threads[connection]
+            raise
 
     def _serve(self, connection: Connection) -> None:
         try:

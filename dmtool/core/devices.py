@@ -8,63 +8,18 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from typing import Any
 
+from dmtool.core.entry import Entry, Reference
 from dmtool.core.settle import Settling
 from dmtool.core.state import Definition, State
-from dmtool.device import MAJOR, MappedDevice
+from dmtool.device import MappedDevice
 from dmtool.errors import CoreError, DeviceError, NoSuchDevice
 from dmtool.names import NAME_MAX, UUID_MAX
 
 MINORS = 1 << 20  # the kernel's MINORBITS
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """How a client names a device: by name, uuid (both mangled) or minor."""
-
-    kind: Literal["name", "uuid", "minor"]
-    value: str | int
-
-    def __str__(self) -> str:
-        return f"{MAJOR}:{self.value}" if self.kind == "minor" else str(self.value)
-
-
-@dataclass(eq=False)
-class Entry:
-    """One mapped device of the core.
-
-    ``control`` is held by whoever changes the device, for as long as that takes: a suspend
-    that waits for I/O holds it. Looking needs no lock. ``loading`` are the minors that a table
-    now being built has opened; ``error`` is why the live table of the definition is not there.
-
-    Threads: ``definition`` and ``error`` are put in place under ``control``, ``removed``,
-    ``published`` and ``loading`` under the registry's lock; anybody may read them.
-    """
-
-    device: MappedDevice
-    definition: Definition
-    control: threading.RLock = field(default_factory=threading.RLock)
-    messages: threading.Lock = field(default_factory=threading.Lock)
-    error: str | None = None
-    loading: set[int] = field(default_factory=set)
-    published: bool = False
-    removed: bool = False
-
-    @property
-    def minor(self) -> int:
-        return self.definition.minor
-
-    @property
-    def devno(self) -> str:
-        return f"{MAJOR}:{self.minor}"
-
-    def lower(self) -> set[int]:
-        """Minors of the devices that any of its tables lies on, stored ones included."""
-        tables = (self.definition.live, self.definition.inactive)
-        return self.loading.union(*(table.lower for table in tables if table))
 
 
 class Devices:
@@ -126,13 +81,14 @@ class Devices:
 
     @contextmanager
     def held(self, reference: Reference) -> Iterator[Entry]:
-        """The device with its control lock. Raises NoSuchDevice, also where the device went
-        while this waited for the lock."""
-        entry = self.find(reference)
-        with entry.control:
-            if entry.removed:
-                raise NoSuchDevice(str(reference))
-            yield entry
+        """The device with its control lock. Raises NoSuchDevice, also where the device went, or
+        got another name, while this waited for the lock."""
+        while True:
+            entry = self.find(reference)
+            with entry.control:
+                if self.find(reference) is entry:
+                    yield entry
+                    return
 
     # -- coming -------------------------------------------------------------------------------
 
@@ -203,100 +159,116 @@ class Devices:
         if entry.device.event_nr != entry.definition.event_nr:
             self.settling.event(entry)  # a target was quick
 
+    def discard(self, entry: Entry) -> None:
+        """A device could not be made: leave nothing of it."""
+        try:
+            entry.device.destroy()
+            with suppress(CoreError):  # then its table goes when a core starts
+                self.state.delete(entry.minor)
+        finally:
+            self.forget(entry)
+
     def save(self, entry: Entry, **changes: Any) -> None:
         """Write a device's definition with some fields changed; the caller holds ``control``.
 
         Raises CoreError; then the definition is as it was.
         """
-        changed = replace(entry.definition, event_nr=entry.device.event_nr, **changes)
-        self.state.save(changed)
+        changed = replace(entry.definition, **{"event_nr": entry.device.event_nr, **changes})
+        if not entry.unwritten:
+            self.state.save(changed)
         entry.definition = changed
+
+    @contextmanager
+    def at_once(self, entry: Entry) -> Iterator[None]:
+        """What is saved inside is written together at the end, after an error too, or not at all
+        if the device is removed: a crash leaves what was there before, or all of it.
+
+        Raises CoreError; then what has happened is written with the next change.
+        """
+        entry.unwritten = True
+        try:
+            yield
+        except BaseException:
+            with suppress(CoreError):  # the first error is the one to tell
+                self._write(entry)
+            raise
+        self._write(entry)
+
+    def _write(self, entry: Entry) -> None:
+        entry.unwritten = False
+        if not entry.removed:
+            self.save(entry)
 
     # -- names --------------------------------------------------------------------------------
 
     def rename(self, reference: Reference, name: str) -> Entry:
         """Raises DeviceError in the order, and with the words, of dm_hash_rename."""
-        if not name:
-            raise DeviceError(
-                "Invalid new mapped device name or uuid string supplied.", errno=errno.EINVAL
-            )
         check_name(name)
-        with self.lock:
-            if name in self._names:
-                raise DeviceError(
-                    f"Unable to change name on mapped device {reference} to one that "
-                    f"already exists: {name}",
-                    errno=errno.EBUSY,
-                )
-        try:
-            entry = self.find(reference)
-        except NoSuchDevice:
-            reason = f"Unable to rename non-existent device, {reference} to {name}"
-            raise DeviceError(reason, errno=errno.ENXIO) from None
-        with entry.control:
+        with self._renaming(reference, "name", self._names, name) as entry:
             old = entry.device.name
-            self._take(self._names, name, entry)
-            try:
-                self.save(entry, name=name)
-            except CoreError:
-                self._give(self._names, name)
-                raise
-            if entry.device.live is None:
-                entry.device.name = name  # events are the tables' in the kernel
-            else:
+            if self._set(entry, self._names, name=name):
                 entry.device.rename(name)
-            self._give(self._names, old)
-        return entry
+            else:
+                entry.device.name = name
+            with self.lock:
+                del self._names[old]
+            return entry
 
     def set_uuid(self, reference: Reference, uuid: str) -> Entry:
         """Raises DeviceError in the order, and with the words, of dm_hash_rename."""
-        if not uuid:
-            raise DeviceError(
-                "Invalid new mapped device name or uuid string supplied.", errno=errno.EINVAL
-            )
         check_uuid(uuid)
-        with self.lock:
-            if uuid in self._uuids:
-                raise DeviceError(
-                    f"Unable to change uuid on mapped device {reference} to one that "
-                    f"already exists: {uuid}",
-                    errno=errno.EBUSY,
-                )
-        try:
-            entry = self.find(reference)
-        except NoSuchDevice:
-            reason = f"Unable to rename non-existent device, {reference} to uuid {uuid}"
-            raise DeviceError(reason, errno=errno.ENXIO) from None
-        with entry.control:
+        with self._renaming(reference, "uuid", self._uuids, uuid) as entry:
             if entry.device.uuid:
                 raise DeviceError(
                     f"Unable to change uuid of mapped device {entry.device.name} to {uuid} "
                     f"because uuid is already set to {entry.device.uuid}",
                     errno=errno.EINVAL,
                 )
-            self._take(self._uuids, uuid, entry)
-            try:
-                self.save(entry, uuid=uuid)
-            except CoreError:
-                self._give(self._uuids, uuid)
-                raise
-            if entry.device.live is None:
-                entry.device.uuid = uuid
-            else:
+            if self._set(entry, self._uuids, uuid=uuid):
                 entry.device.set_uuid(uuid)
-        return entry
+            else:
+                entry.device.uuid = uuid
+            return entry
 
-    def _take(self, names: dict[str, Entry], new: str, entry: Entry) -> None:
+    @contextmanager
+    def _renaming(
+        self, reference: Reference, word: str, names: dict[str, Entry], new: str
+    ) -> Iterator[Entry]:
+        if not new:
+            reason = "Invalid new mapped device name or uuid string supplied."
+            raise DeviceError(reason, errno=errno.EINVAL)
         with self.lock:
-            if entry.removed:
-                raise NoSuchDevice(entry.device.name)
+            if new in names:
+                raise DeviceError(
+                    f"Unable to change {word} on mapped device {reference} to one that "
+                    f"already exists: {new}",
+                    errno=errno.EBUSY,
+                )
+        with ExitStack() as stack:
+            try:
+                entry = stack.enter_context(self.held(reference))
+            except NoSuchDevice:
+                to = new if word == "name" else f"uuid {new}"
+                reason = f"Unable to rename non-existent device, {reference} to {to}"
+                raise DeviceError(reason, errno=errno.ENXIO) from None
+            yield entry
+
+    def _set(self, entry: Entry, names: dict[str, Entry], **change: str) -> bool:
+        """Take a new name or uuid and store it; whether that is an event. The event's number is
+        stored in the same step."""
+        evented = entry.device.live is not None  # events are the tables' in the kernel
+        (new,) = change.values()
+        with self.lock:
             if new in names:  # somebody was quicker
                 raise DeviceError(f"{new} exists already", errno=errno.EBUSY)
             names[new] = entry
-
-    def _give(self, names: dict[str, Entry], name: str) -> None:
-        with self.lock:
-            del names[name]
+        try:
+            self.save(entry, event_nr=entry.device.event_nr + evented, **change)
+        except CoreError:
+            with self.lock:
+                del names[new]
+            raise
+        return evented
 
     # -- going --------------------------------------------------------------------------------
 
@@ -318,6 +290,8 @@ class Devices:
                     "--deferred removes it when it is closed",
                 )
             self.save(entry, deferred_remove=True)
+            if not entry.device.open_count:
+                self.settling.idle(entry)  # it was closed before there was a mark to see
             return False
         try:
             with self.settling.writing:  # an event number of this device must not be written later
@@ -326,8 +300,10 @@ class Devices:
             entry.removed = False
             entry.device.unretire()
             raise
-        entry.device.destroy()
-        self.forget(entry)
+        try:
+            entry.device.destroy()
+        finally:
+            self.forget(entry)
         return True
 
     def forget(self, entry: Entry) -> None:
@@ -338,6 +314,8 @@ class Devices:
             del self._names[entry.device.name]
             if entry.device.uuid:
                 del self._uuids[entry.device.uuid]
+        # who still has the device has nobody to tell; it goes with its last reference
+        entry.device.on_event = entry.device.on_idle = None
         self._changed()
 
     def remove_all(self, *, deferred: bool = False) -> list[Entry]:
@@ -352,9 +330,11 @@ class Devices:
                 with entry.control:
                     if entry.removed:
                         continue
-                    if entry.device.open_count and not deferred:
-                        left.append(entry)
-                    elif self.remove(entry, deferred=deferred):
+                    try:
+                        removed = self.remove(entry, deferred=deferred)
+                    except DeviceError:  # it is open
+                        removed = False
+                    if removed:
                         gone += 1
                     else:
                         left.append(entry)

@@ -1,30 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be asked over the control socket: docs/control-protocol.md, a function a method.
-
-A function's keyword arguments are the method's parameters; their annotations are what the
-parameters are checked against before it is called.
-"""
+"""What can be asked over the control socket: docs/control-protocol.md, a function a method."""
 
 from __future__ import annotations
 
 import inspect
 import os
 import select
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import dmtool
 from dmtool.backing import Backing
 from dmtool.btree import INDEX
-from dmtool.core.control import ENDING, INVALID_PARAMS, NO_METHOD, Peer, ProtocolError
-from dmtool.core.devices import Entry, Reference
+from dmtool.core.call import Call, Number32, Path, method
+from dmtool.core.control import ENDING, NO_METHOD, Peer, ProtocolError
+from dmtool.core.entry import Entry, Reference
 from dmtool.core.stack import explain as explained
 from dmtool.core.state import READ_AHEAD, Definition
 from dmtool.core.step import step
 from dmtool.core.tables import info as told
 from dmtool.errors import DmtoolError
-from dmtool.sectors import U64
 from dmtool.table import check as checked
 from dmtool.targets.registry import TARGETS
 
@@ -35,64 +29,6 @@ PROTOCOL = 1
 DRIVER = "4.48.0"  # the version of the device-mapper ioctls that this behaves as
 
 Info = dict[str, Any]
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """A method: its function, parameters, and dmsetup's word for its ioctl."""
-
-    function: Callable[..., Any]
-    parameters: dict[str, inspect.Parameter]
-    word: str
-
-    def check(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of a call. Raises ProtocolError."""
-        own = {key: p for key, p in self.parameters.items() if key != "peer"}
-        unknown = params.keys() - own.keys()
-        if unknown:
-            raise ProtocolError(INVALID_PARAMS, f"{method}: no parameter {min(unknown)!r}")
-        for key, parameter in own.items():
-            if key not in params and parameter.default is parameter.empty:
-                raise ProtocolError(INVALID_PARAMS, f"{method}: parameter {key!r} is missing")
-        return {
-            key: _checked(f"{method}: {key}", str(own[key].annotation), value)
-            for key, value in params.items()
-        }
-
-
-def _checked(what: str, wanted: str, value: Any) -> Any:
-    if value is None and wanted.endswith("| None"):
-        return None
-    match wanted.removesuffix(" | None"):
-        case "str" if isinstance(value, str):
-            return value
-        case "bool" if isinstance(value, bool):
-            return value
-        case "int" if _unsigned(value):
-            return value
-        case "Reference" if isinstance(value, dict) and len(value) == 1:
-            ((kind, which),) = value.items()
-            if kind in ("name", "uuid") and isinstance(which, str):
-                return Reference(kind, which)
-            if kind == "minor" and _unsigned(which):
-                return Reference(kind, which)
-    raise ProtocolError(INVALID_PARAMS, f"{what} is not of type {wanted}")
-
-
-def _unsigned(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= U64
-
-
-def _method(word: str) -> Callable[[F], F]:
-    """Mark a function as the method of its name, less a final underscore; ``word`` is what
-    dmsetup calls its ioctl."""
-
-    def mark(function: F) -> F:
-        function.word = word  # type: ignore[attr-defined]
-        return function
-
-    return mark
 
 
 class Methods:
@@ -103,12 +39,11 @@ class Methods:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._calls: dict[str, _Call] = {}
+        self._calls: dict[str, Call] = {}
         for name, function in inspect.getmembers(self, inspect.ismethod):
-            word = getattr(function, "word", None)
-            if word is not None:
-                parameters = dict(inspect.signature(function).parameters)
-                self._calls[name.rstrip("_")] = _Call(function, parameters, word)
+            call = Call.of(function)
+            if call is not None:
+                self._calls[name.rstrip("_")] = call
 
     def call(self, peer: Peer, name: str, params: dict[str, Any]) -> Any:
         """Call a method. Raises ProtocolError for what is no good call, CommandFailed."""
@@ -118,15 +53,12 @@ class Methods:
         given = found.check(name, params)
         if "peer" in found.parameters:
             given["peer"] = peer
-        try:
-            with step(found.word):
-                return found.function(**given)
-        finally:
-            self._core.devices.settling.settle()
+        with self._core.devices.settling.command(), step(found.word):
+            return found.function(**given)
 
     # -- the core -----------------------------------------------------------------------------
 
-    @_method("version")
+    @method("version")
     def version(self) -> Info:
         return {
             "dmtool": dmtool.__version__,
@@ -137,13 +69,13 @@ class Methods:
             "directory": self._core.directory.path,
         }
 
-    @_method("targets")
+    @method("targets")
     def targets(self) -> list[Info]:
         # a plugin that was installed since the core started is found
         TARGETS.forget()
         return [_target(name) for name in TARGETS.names()]
 
-    @_method("daemon_status")
+    @method("daemon_status")
     def daemon_status(self) -> Info:
         return {
             "pid": os.getpid(),
@@ -154,14 +86,14 @@ class Methods:
             "started": self._core.started,
         }
 
-    @_method("stop")
+    @method("stop")
     def stop(self) -> Info:
         self._core.request_stop()
         return {}
 
     # -- making and removing devices ----------------------------------------------------------
 
-    @_method("create")
+    @method("create")
     def create(
         self,
         *,
@@ -171,11 +103,11 @@ class Methods:
         readonly: bool = False,
         table: str | None = None,
         source: str = "",
-        cwd: str = "/",
-        read_ahead: int | None = None,
-        mode: int | None = None,
-        uid: int | None = None,
-        gid: int | None = None,
+        cwd: Path = "/",
+        read_ahead: Number32 | None = None,
+        mode: Number32 | None = None,
+        uid: Number32 | None = None,
+        gid: Number32 | None = None,
     ) -> Info:
         definition = Definition(
             minor=0,
@@ -190,60 +122,75 @@ class Methods:
             self._core.tables.create(definition, minor, table or "", source, cwd, readonly=readonly)
         )
 
-    @_method("remove")
-    def remove(self, *, device: Reference, force: bool = False, deferred: bool = False) -> Info:
-        return self._core.tables.remove(device, force=force, deferred=deferred)
+    @method("remove")
+    def remove(
+        self, peer: Peer, *, device: Reference, force: bool = False, deferred: bool = False
+    ) -> Info:
+        return self._core.tables.remove(
+            device, force=force, deferred=deferred, client_fd=peer.fileno()
+        )
 
-    @_method("remove_all")
+    @method("remove_all")
     def remove_all(self, *, force: bool = False, deferred: bool = False) -> Info:
         return {"left": self._core.tables.remove_all(force=force, deferred=deferred)}
 
-    @_method("rename")
+    @method("rename")
     def rename(self, *, device: Reference, new_name: str) -> Info:
         return told(self._core.devices.rename(device, new_name))
 
-    @_method("rename")
+    @method("rename")
     def set_uuid(self, *, device: Reference, uuid: str) -> Info:
         return told(self._core.devices.set_uuid(device, uuid))
 
     # -- tables -------------------------------------------------------------------------------
 
-    @_method("reload")
+    @method("reload")
     def load(
         self,
         *,
         device: Reference,
         table: str,
         source: str = "",
-        cwd: str = "/",
+        cwd: Path = "/",
         readonly: bool = False,
     ) -> Info:
         return told(self._core.tables.load(device, table, source, cwd, readonly=readonly))
 
-    @_method("clear")
+    @method("clear")
     def clear(self, *, device: Reference) -> Info:
         return told(self._core.tables.clear(device))
 
-    @_method("suspend")
-    def suspend(self, *, device: Reference, noflush: bool = False, nolockfs: bool = False) -> Info:
-        return told(self._core.tables.suspend(device, noflush=noflush))
+    @method("suspend")
+    def suspend(
+        self, peer: Peer, *, device: Reference, noflush: bool = False, nolockfs: bool = False
+    ) -> Info:
+        client = peer.fileno()
+        return told(self._core.tables.suspend(device, noflush=noflush, client_fd=client))
 
-    @_method("resume")
+    @method("resume")
     def resume(
         self,
+        peer: Peer,
         *,
         device: Reference,
         noflush: bool = False,
         nolockfs: bool = False,
-        read_ahead: int | None = None,
+        read_ahead: Number32 | None = None,
     ) -> Info:
-        return told(self._core.tables.resume(device, noflush=noflush, read_ahead=read_ahead))
+        return told(
+            self._core.tables.resume(
+                device, noflush=noflush, read_ahead=read_ahead, client_fd=peer.fileno()
+            )
+        )
 
-    @_method("table")
-    def wipe(self, *, device: Reference, noflush: bool = False, nolockfs: bool = False) -> Info:
-        return told(self._core.tables.wipe(device, noflush=noflush))
+    @method("table")
+    def wipe(
+        self, peer: Peer, *, device: Reference, noflush: bool = False, nolockfs: bool = False
+    ) -> Info:
+        client = peer.fileno()
+        return told(self._core.tables.wipe(device, noflush=noflush, client_fd=client))
 
-    @_method("table")
+    @method("table")
     def table(
         self,
         *,
@@ -254,7 +201,7 @@ class Methods:
     ) -> Info:
         return self._lines("table", device, inactive, target)
 
-    @_method("status")
+    @method("status")
     def status(
         self,
         *,
@@ -265,7 +212,7 @@ class Methods:
     ) -> Info:
         return self._lines("status", device, inactive, target)
 
-    @_method("deps")
+    @method("deps")
     def deps(self, *, device: Reference, inactive: bool = False) -> Info:
         entry = self._core.devices.find(device)
         below = entry.device.inactive if inactive else entry.device.live
@@ -273,9 +220,9 @@ class Methods:
         # the kernel puts a device that a table opens at the head of its list
         return {"info": told(entry), "deps": [self._dependency(b) for b in reversed(backings)]}
 
-    @_method("reload")
+    @method("reload")
     def check(
-        self, *, table: str, source: str = "", cwd: str = "/", readonly: bool = False
+        self, *, table: str, source: str = "", cwd: Path = "/", readonly: bool = False
     ) -> Info:
         resolver = self._core.tables.resolver(None, readonly=readonly)
         found = checked(table, source=source, cwd=cwd, readonly=readonly, devices=resolver)
@@ -288,15 +235,15 @@ class Methods:
 
     # -- looking ------------------------------------------------------------------------------
 
-    @_method("info")
+    @method("info")
     def info(self, *, device: Reference) -> Info:
         return told(self._core.devices.find(device))
 
-    @_method("names")
+    @method("names")
     def list_(self) -> list[Info]:
         return [told(entry) for entry in self._core.devices.all()]
 
-    @_method("info")
+    @method("info")
     def uri(self, *, device: Reference) -> Info:
         from urllib.parse import quote
 
@@ -306,17 +253,17 @@ class Methods:
         socket = quote(os.fsencode(self._core.directory.nbd), safe="/")
         return {"uri": f"nbd+unix:///{path}?socket={socket}"}
 
-    @_method("table")
+    @method("table")
     def explain(self, *, device: Reference, sector: int, count: int = 1) -> list[Info]:
         return explained(self._core.devices.find(device).device, sector, count)
 
     # -- events and messages ------------------------------------------------------------------
 
-    @_method("message")
+    @method("message")
     def message(self, *, device: Reference, sector: int, message: str) -> Info:
         return {"response": self._core.tables.message(device, sector, message)}
 
-    @_method("waitevent")
+    @method("waitevent")
     def wait(self, peer: Peer, *, device: Reference, event_nr: int = 0) -> Info:
         entry = self._core.devices.find(device)
         fd = entry.device.watch()

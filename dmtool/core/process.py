@@ -21,7 +21,7 @@ from dmtool.core.state import State
 from dmtool.core.tables import Tables
 from dmtool.device import MappedDevice
 from dmtool.directory import Directory
-from dmtool.errors import CoreError, DmtoolError, os_reason
+from dmtool.errors import CoreError, os_reason
 from dmtool.export.nbd import NbdServer
 from dmtool.names import mangle
 
@@ -217,10 +217,10 @@ class Core:
             for entry in top:
                 try:
                     entry.device.destroy()
-                except (DmtoolError, OSError):
+                except Exception:  # the others are to be closed all the same
                     log.exception("%s", entry.device.name)
             left = [e for e in left if e not in top]
-        self.devices.settling.settle()
+        self.devices.settling.write()
 
 
 def many_files() -> None:

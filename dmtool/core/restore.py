@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 
-from dmtool.core.devices import Devices, Entry
+from dmtool.core.devices import Devices
+from dmtool.core.entry import Entry
 from dmtool.core.state import StoredTable
 from dmtool.core.tables import Tables
 from dmtool.errors import DmtoolError, TableErrors
@@ -29,13 +30,14 @@ def restore(devices: Devices, tables: Tables) -> None:
     for entry in entries.values():
         if entry.definition.inactive is not None:
             _prepare(tables, entry, entry.definition.inactive)
+    # not before: a target may read the device that it lies on as it is made
+    for entry in entries.values():
         if entry.definition.suspended:
             entry.device.suspend(noflush=True)
-    for entry in entries.values():
-        if entry.definition.deferred_remove:
+    with devices.settling.command():
+        for entry in entries.values():
             # who had it open did not outlive the last core
             devices.settling.idle(entry)
-    devices.settling.settle()
 
 
 def _lower_first(entries: dict[int, Entry]) -> list[Entry]:
@@ -64,20 +66,31 @@ def _make(tables: Tables, entry: Entry, stored: StoredTable) -> str | None:
     device = entry.device
     try:
         tables.put(entry, stored)
-        device.resume()
-    except (DmtoolError, OSError) as error:
+        if entry.definition.suspended:
+            device.reinstate()
+        else:
+            device.resume()
+    except Exception as error:  # noqa: BLE001  # one must not keep all others away
         device.clear()
-        reason = describe(error)
-        log.warning("%s: %s", device.name, reason)
-        return reason
+        return _reason(entry, error)
     return None
 
 
 def _prepare(tables: Tables, entry: Entry, stored: StoredTable) -> None:
     try:
         tables.put(entry, stored)
-    except (DmtoolError, OSError) as error:
-        log.warning("%s, inactive table: %s", entry.device.name, describe(error))
+    except Exception as error:  # noqa: BLE001  # as above
+        _reason(entry, error)
+
+
+def _reason(entry: Entry, error: Exception) -> str:
+    """Log why a table cannot be made; the words for it."""
+    if not isinstance(error, DmtoolError | OSError):
+        log.error("%s", entry.device.name, exc_info=error)
+        return f"a bug in dmtool, see the log: {type(error).__name__}: {error}"
+    reason = describe(error)
+    log.warning("%s: %s", entry.device.name, reason)
+    return reason
 
 
 def describe(error: DmtoolError | OSError) -> str:

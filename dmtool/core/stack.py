@@ -12,7 +12,8 @@ from typing import Any
 from dmtool.backing import Backing
 from dmtool.backing.null import Failing, Zeros
 from dmtool.backing.open import devno
-from dmtool.core.devices import Devices, Entry
+from dmtool.core.devices import Devices
+from dmtool.core.entry import Entry
 from dmtool.device import MAJOR, MappedBacking, MappedDevice
 from dmtool.errors import DeviceError
 from dmtool.names import mangle

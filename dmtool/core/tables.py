@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dmtool.core.devices import Devices, Entry, Reference
+from dmtool.core.devices import Devices
+from dmtool.core.entry import Entry, Reference
 from dmtool.core.stack import Resolver
 from dmtool.core.state import Definition, StoredTable
 from dmtool.core.step import step
 from dmtool.device import MAJOR
+from dmtool.device.stats import USAGE as STATS_MESSAGES
 from dmtool.errors import (
     DeviceError,
     DmtoolError,
@@ -24,6 +26,7 @@ from dmtool.errors import (
     TargetError,
     Where,
 )
+from dmtool.sectors import SECTOR
 from dmtool.table import Table, load
 from dmtool.table.text import parse
 
@@ -70,8 +73,7 @@ class Tables:
                     self.devices.save(entry, live=live)
                 self.devices.publish(entry)
         except BaseException:
-            entry.device.destroy()
-            self.devices.forget(entry)
+            self.devices.discard(entry)
             raise
         return entry
 
@@ -129,25 +131,37 @@ class Tables:
             entry.device.clear()
             return entry
 
-    def suspend(self, reference: Reference, *, noflush: bool) -> Entry:
-        """Returns when the I/O under way has ended."""
+    def suspend(self, reference: Reference, *, noflush: bool, client_fd: int = -1) -> Entry:
+        """Returns when the I/O under way has ended; raises OSError EINTR when the other end of
+        the socket ``client_fd`` is closed before that."""
         with step("suspend"), self.devices.held(reference) as entry:
-            entry.device.suspend(noflush=noflush)
+            # stored first: to undo a suspend would be to let I/O in, and targets work
             self.devices.save(entry, suspended=True)
+            try:
+                entry.device.suspend(noflush=noflush, client_fd=client_fd)
+            except BaseException:
+                self.devices.save(entry, suspended=entry.device.suspended)
+                raise
             return entry
 
     def resume(
-        self, reference: Reference, *, noflush: bool = False, read_ahead: int | None = None
+        self,
+        reference: Reference,
+        *,
+        noflush: bool = False,
+        read_ahead: int | None = None,
+        client_fd: int = -1,
     ) -> Entry:
         """Swap the inactive table in, if there is one, and let I/O in.
 
-        A stored table that could not be made at the start is tried again.
+        A stored table that could not be made at the start is tried again. Raises OSError EINTR
+        as ``suspend``.
         """
-        with step("resume"), self.devices.held(reference) as entry:
+        with step("resume"), self.devices.held(reference) as entry, self.devices.at_once(entry):
             if read_ahead is not None:
                 self.devices.save(entry, read_ahead=read_ahead)
             self.remake(entry)
-            self._resume(entry, noflush=noflush)
+            self._resume(entry, noflush=noflush, client_fd=client_fd)
             return entry
 
     def remake(self, entry: Entry) -> None:
@@ -169,12 +183,13 @@ class Tables:
         if table is not None:
             entry.device.load(table)
 
-    def _resume(self, entry: Entry, *, noflush: bool = False) -> None:
+    def _resume(self, entry: Entry, *, noflush: bool, client_fd: int) -> None:
+        """For use inside ``at_once``."""
         device = entry.device
         try:
             if noflush and device.inactive is not None:
-                device.suspend(noflush=True)
-            device.resume()
+                device.suspend(noflush=True, client_fd=client_fd)
+            device.resume(client_fd=client_fd)
         finally:
             changes: dict[str, Any] = {"suspended": device.suspended}
             if entry.definition.inactive is not None and device.inactive is None:
@@ -183,29 +198,34 @@ class Tables:
                 entry.error = None
             self.devices.save(entry, **changes)
 
-    def wipe(self, reference: Reference, *, noflush: bool) -> Entry:
-        """One error target over the whole size (``_error_device`` of dmsetup.c)."""
-        with step("table"), self.devices.held(reference) as entry:
-            self._wipe(entry, noflush=noflush)
+    def wipe(self, reference: Reference, *, noflush: bool, client_fd: int = -1) -> Entry:
+        """One error target over the whole size (``_error_device`` of dmsetup.c). Raises OSError
+        EINTR as ``suspend``."""
+        with step("table"), self.devices.held(reference) as entry, self.devices.at_once(entry):
+            self._wipe(entry, noflush=noflush, client_fd=client_fd)
             return entry
 
-    def _wipe(self, entry: Entry, *, noflush: bool) -> None:
+    def _wipe(self, entry: Entry, *, noflush: bool, client_fd: int = -1) -> None:
+        """For use inside ``at_once``."""
         live = entry.device.live
         with step("reload"):
             if live is None:
                 raise DeviceError("the device has no live table", errno=errno.EINVAL)
             self._fill(entry, f"0 {live.sectors} error", "wipe_table", "/", readonly=False)
         with step("resume"):
-            self._resume(entry, noflush=noflush)
+            self._resume(entry, noflush=noflush, client_fd=client_fd)
 
     # -- removing -----------------------------------------------------------------------------
 
-    def remove(self, reference: Reference, *, force: bool, deferred: bool) -> dict[str, Any]:
-        """The last *info*. With ``force`` the waiting I/O is let go, and fails."""
-        with step("remove"), self.devices.held(reference) as entry:
+    def remove(
+        self, reference: Reference, *, force: bool, deferred: bool, client_fd: int = -1
+    ) -> dict[str, Any]:
+        """The last *info*. With ``force`` the waiting I/O is let go, and fails; that of targets
+        below is waited for, and OSError EINTR raised as by ``suspend``."""
+        with step("remove"), self.devices.held(reference) as entry, self.devices.at_once(entry):
             before = info(entry)
             if force and entry.device.live is not None:
-                self._wipe(entry, noflush=True)
+                self._wipe(entry, noflush=True, client_fd=client_fd)
             gone = self.devices.remove(entry, deferred=deferred)
             return before if gone else info(entry)
 
@@ -217,7 +237,8 @@ class Tables:
                 for entry in left:
                     with entry.control:
                         if not entry.removed and entry.device.live is not None:
-                            self._wipe(entry, noflush=True)
+                            with self.devices.at_once(entry):
+                                self._wipe(entry, noflush=True)
                 left = self.devices.remove_all(deferred=deferred)
             return len(left)
 
@@ -270,7 +291,10 @@ class Tables:
             return None if answer is None else str(answer)
 
     def _core_message(self, entry: Entry, words: list[str]) -> str | None:
-        if words[0].lower() != "@cancel_deferred_remove":
+        name, device = words[0].lower(), entry.device
+        if name in STATS_MESSAGES:
+            return device.stats.message(words, device.size // SECTOR)
+        if name != "@cancel_deferred_remove":
             reason = f"Unsupported message sent to DM core: {words[0]}"
             raise DeviceError(reason, errno=errno.EINVAL)
         if len(words) != 1:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The gate that I/O passes on its way into a device, so that a suspend can wait for it.
 
-While the gate is closed nothing enters; ``close`` returns when all that had entered has left.
-Who has something else to wait for at the same time (a socket) polls the two descriptors:
-``closed_fd`` is readable while the gate is closed, ``open_fd`` while it is open or gone.
+While the gate is closed nothing enters; ``close`` returns when all that had entered has left, or
+when the client that wants it closed has gone. Who has something else to wait for at the same time
+(a socket) polls the two descriptors: ``closed_fd`` is readable while the gate is closed,
+``open_fd`` while it is open or gone.
 
 Threads: every method from any thread; nobody may call ``close`` or ``drain`` from inside.
 """
@@ -11,6 +12,7 @@ Threads: every method from any thread; nobody may call ``close`` or ``drain`` fr
 from __future__ import annotations
 
 import os
+import select
 import threading
 from contextlib import suppress
 
@@ -26,6 +28,7 @@ class Gate:
         self._gone = False
         self._closed_fd = -1
         self._open_fd = -1
+        self._empty_fds: set[int] = set()  # of those who wait in `close` with a client
 
     def enter(self) -> bool:
         """Go in, waiting while the gate is closed; False if it is gone."""
@@ -53,14 +56,44 @@ class Gate:
             self._inside -= 1
             if not self._inside and self._closed:
                 self._changed.notify_all()
+                for fd in self._empty_fds:
+                    os.eventfd_write(fd, 1)
 
-    def close(self) -> None:
-        """Let nobody in any more; returns when nobody is inside. Each close wants an open."""
+    def close(self, client_fd: int = -1) -> bool:
+        """Let nobody in any more; True when nobody is inside. Each such close wants an open.
+
+        False, and all is as it was before, if the other end of the socket ``client_fd`` is closed
+        while somebody is inside.
+        """
         with self._lock:
             self._closed += 1
             self._signal()
-            while self._inside:
-                self._changed.wait()
+            if client_fd < 0:
+                while self._inside:
+                    self._changed.wait()
+                return True
+        if self._emptied(client_fd):
+            return True
+        self.open()
+        return False
+
+    def _emptied(self, client_fd: int) -> bool:
+        """Wait until nobody is inside (True) or the client has gone (False)."""
+        fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            with self._lock:
+                if not self._inside:
+                    return True
+                self._empty_fds.add(fd)
+            poll = select.poll()
+            poll.register(fd, select.POLLIN)
+            poll.register(client_fd, 0)  # only for what is always told: POLLHUP, POLLERR
+            # nobody goes in meanwhile: once empty it stays so
+            return fd in {number for number, _ in poll.poll()}
+        finally:
+            with self._lock:
+                self._empty_fds.discard(fd)
+            os.close(fd)
 
     def open(self) -> None:
         """Take one close back; who waits goes in when the last one is."""
@@ -81,6 +114,14 @@ class Gate:
             self._gone = True
             self._signal()
             self._changed.notify_all()
+
+    def free(self) -> None:
+        """Close the descriptors, which nobody polls any more. (Else they go with the last
+        reference, and a device may be part of a cycle.)"""
+        with self._lock:
+            fds = self._closed_fd, self._open_fd
+            self._closed_fd = self._open_fd = -1
+        _close(fds)
 
     @property
     def closed_fd(self) -> int:
@@ -103,10 +144,14 @@ class Gate:
         _set(self._open_fd, not self._closed or self._gone)
 
     def __del__(self) -> None:
-        # closed with the last reference, not before: a poll may still hold the numbers
-        for fd in (self._closed_fd, self._open_fd):
-            if fd >= 0:
-                os.close(fd)
+        # no lock: the garbage collector may call this anywhere
+        _close((self._closed_fd, self._open_fd))
+
+
+def _close(fds: tuple[int, ...]) -> None:
+    for fd in fds:
+        if fd >= 0:
+            os.close(fd)
 
 
 def _set(fd: int, readable: bool) -> None:
@@ -116,3 +161,12 @@ def _set(fd: int, readable: bool) -> None:
         os.eventfd_read(fd)
     if readable:
         os.eventfd_write(fd, 1)
+
+
+def hung_up(client_fd: int) -> bool:
+    """Whether the other end of a socket is closed; never so of -1."""
+    if client_fd < 0:
+        return False
+    poll = select.poll()
+    poll.register(client_fd, 0)
+    return bool(poll.poll(0))

@@ -10,13 +10,14 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import select
 import threading
 from collections.abc import Callable
 from typing import TypeVar
 
 from dmtool.backing import Bytes
-from dmtool.device.gate import Gate
+from dmtool.device.events import Events
+from dmtool.device.gate import Gate, hung_up
+from dmtool.device.stats import Stats
 from dmtool.table.table import Part, Table
 from dmtool.targets.io import Requeue
 
@@ -24,36 +25,44 @@ MAJOR = 1000
 
 T = TypeVar("T")
 
+# Kinds of I/O: whether it counts as a write (None: not at all), and the error beyond the end.
+_Kind = tuple[bool | None, int]
+_READ, _WRITE, _DISCARD = (False, errno.EINVAL), (True, errno.ENOSPC), (True, errno.EINVAL)
+_LOOK = (None, errno.EINVAL)
+
 log = logging.getLogger(__name__)
 
 
-class MappedDevice:
+def _nothing() -> None:
+    pass
+
+
+class MappedDevice(Events):
     """A mapped device. ``name`` and ``uuid`` are mangled (see names.py); sizes are in bytes.
 
-    Made without a table, not suspended. ``on_event(device)`` is called after the event number
-    changed, ``on_idle(device)`` when the open count has fallen to 0; both from any thread.
+    Made without a table, not suspended. ``on_idle(device)`` is called, on any thread, when the
+    open count has fallen to 0.
 
     Threads: every method from any thread. ``load``, ``clear``, ``suspend``, ``resume`` and
     ``destroy`` take turns. I/O may be under way on many threads at once; it holds the gate.
     """
 
     def __init__(self, name: str, uuid: str = "", minor: int = 0) -> None:
+        super().__init__()
         self.name = name
         self.uuid = uuid
         self.minor = minor
         self.live: Table | None = None
         self.inactive: Table | None = None
+        self.stats = Stats()
         self.suspended = False
-        self.event_nr = 0
         self.open_count = 0
-        self.on_event: Callable[[MappedDevice], None] | None = None
         self.on_idle: Callable[[MappedDevice], None] | None = None
         self._gate = Gate()
         self._control = threading.RLock()
         self._counts = threading.Lock()
-        self._gone = False
         self._retired = False
-        self._watchers: set[int] = set()
+        self._running = False  # the live table's targets are resumed
 
     @property
     def devno(self) -> tuple[int, int]:
@@ -79,37 +88,36 @@ class MappedDevice:
             old, self.inactive = self.inactive, table
             table.on_event = self.raise_event
             table.drain = self._gate.drain
-        if old is not None:
-            old.close()
+        _destroy(old)
 
     def clear(self) -> None:
         """Destroy the table in the inactive slot, if there is one."""
         with self._control:
             self._check()
             old, self.inactive = self.inactive, None
-        if old is not None:
-            old.close()
+        _destroy(old)
 
-    def suspend(self, *, noflush: bool = False) -> None:
+    def suspend(self, *, noflush: bool = False, client_fd: int = -1) -> None:
         """Let no I/O in and wait for all that is under way; what comes waits for resume.
 
         Unless ``noflush``, all that was written is on stable storage afterwards. A device that
-        is suspended stays so. Raises OSError of the flush, DmtoolError of a target's hook; the
+        is suspended stays so. Raises OSError of the flush, DmtoolError of a target's hook, or
+        OSError EINTR when the other end of the socket ``client_fd`` was closed meanwhile; the
         device is not suspended then.
         """
         with self._control:
             self._check()
             if self.suspended:
                 return
-            self._quiesce(noflush)
+            self._quiesce(noflush, client_fd)
             self.suspended = True
 
-    def resume(self, *, noflush: bool = False) -> None:
+    def resume(self, *, noflush: bool = False, client_fd: int = -1) -> None:
         """Make the inactive table, if there is one, the live one, and let I/O in.
 
-        A device that is not suspended is so for that moment, with ``noflush`` as in ``suspend``.
-        Without any table nothing happens, as in the kernel. If a target refuses (preresume) or
-        the old table cannot be flushed, everything is as it was before.
+        A device that is not suspended is so for that moment, as by ``suspend``. Without any
+        table nothing happens, as in the kernel. If a target refuses (preresume) or the old table
+        cannot be suspended, everything is as it was before.
         """
         old: Table | None = None
         with self._control:
@@ -121,7 +129,7 @@ class MappedDevice:
                 return
             quiesced = not self.suspended
             if quiesced:
-                self._quiesce(noflush)
+                self._quiesce(noflush, client_fd)
             try:
                 table = new or self.live
                 assert table is not None
@@ -134,8 +142,15 @@ class MappedDevice:
                 old, self.live, self.inactive = self.live, new, None
             self.suspended = False
             self._reopen()
-        if old is not None:
-            old.close()
+        _destroy(old)
+
+    def reinstate(self) -> None:
+        """Make the inactive table live as one that had been suspended: without resuming its
+        targets. ``suspend`` is to follow; until then I/O may enter, for a table on top of this
+        device may have to read as it is made."""
+        with self._control:
+            self._check()
+            self.live, self.inactive = self.inactive, None
 
     def destroy(self) -> None:
         """The device is removed: both tables go, who waits for it is woken."""
@@ -146,7 +161,7 @@ class MappedDevice:
             self._gate.destroy()
             live, self.live = self.live, None
             inactive, self.inactive = self.inactive, None
-            running = live if not self.suspended else None
+            running = live if self._running else None
             if running is not None:
                 # first of all: a target may hold I/O until the device is suspended
                 running.noflush = False
@@ -154,29 +169,38 @@ class MappedDevice:
             self._gate.close()
             if running is not None:
                 self._hook(running, "postsuspend", quiet=True)
+            if not self.open_count:  # only who has it open polls
+                self._gate.free()
             self._wake()
-        for table in (live, inactive):
-            if table is not None:
-                table.close()
+        _destroy(live)
+        _destroy(inactive)
 
-    def _quiesce(self, noflush: bool) -> None:
+    def _quiesce(self, noflush: bool, client_fd: int) -> None:
         live = self.live
-        if live is not None:
-            live.noflush = noflush
-            self._hook(live, "presuspend")
-        self._gate.close()
-        if live is None:
-            return
+        running = live if self._running else None
+        closed = False
         try:
-            if not noflush:
+            if running is not None:
+                running.noflush = noflush
+                self._hook(running, "presuspend")
+            closed = self._gate.close(client_fd)
+            if live is not None and closed and not noflush:
                 live.flush()
+            # a flush may take its time, too: of a device below that is suspended
+            if not closed or hung_up(client_fd):
+                raise OSError(errno.EINTR, "the client has gone")
         except BaseException:
-            self._hook(live, "presuspend_undo", quiet=True)
-            self._gate.open()
+            if running is not None:
+                self._hook(running, "presuspend_undo", quiet=True)
+            if closed:
+                self._gate.open()
             raise
-        self._hook(live, "postsuspend", quiet=True)
+        if running is not None:
+            self._hook(running, "postsuspend", quiet=True)
+        self._running = False
 
     def _reopen(self) -> None:
+        self._running = self.live is not None
         if self.live is not None:
             self._hook(self.live, "resume", quiet=True)
         self._gate.open()
@@ -192,60 +216,7 @@ class MappedDevice:
                     raise
                 log.exception("%s: %s of target type %s", self.name, hook, target.type.name)
 
-    def _check(self) -> None:
-        if self._gone:
-            raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
-
-    # -- events and openers -------------------------------------------------------------------
-
-    def raise_event(self) -> None:
-        """Count an event and wake who waits for one."""
-        with self._counts:
-            self.event_nr += 1
-        self._wake()
-        if self.on_event is not None:
-            self.on_event(self)
-
-    def wait(self, event_nr: int, cancel_fd: int = -1) -> int | None:
-        """Wait until the event number is another than ``event_nr``, and return it.
-
-        None if ``cancel_fd`` became readable (or hung up) first. Raises OSError ENXIO when the
-        device is removed.
-        """
-        fd = self.watch()
-        try:
-            while True:
-                self._check()
-                if self.event_nr != event_nr:
-                    return self.event_nr
-                poll = select.poll()
-                poll.register(fd, select.POLLIN)
-                if cancel_fd >= 0:
-                    poll.register(cancel_fd, select.POLLIN | select.POLLRDHUP)
-                ready = [number for number, _ in poll.poll()]
-                if cancel_fd in ready:
-                    return None
-                os.eventfd_read(fd)
-        finally:
-            self.unwatch(fd)
-
-    def watch(self) -> int:
-        """An eventfd of the caller's own that becomes readable at every event, rename and at
-        removal; give it back with ``unwatch``."""
-        fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        with self._counts:
-            self._watchers.add(fd)
-        return fd
-
-    def unwatch(self, fd: int) -> None:
-        with self._counts:
-            self._watchers.discard(fd)
-        os.close(fd)
-
-    def _wake(self) -> None:
-        with self._counts:
-            for fd in self._watchers:
-                os.eventfd_write(fd, 1)
+    # -- names and openers --------------------------------------------------------------------
 
     def rename(self, name: str) -> None:
         self.name = name
@@ -282,8 +253,9 @@ class MappedDevice:
         with self._counts:
             self.open_count -= 1
             idle = not self.open_count
-        if idle and self.on_idle is not None:
-            self.on_idle(self)
+        on_idle = self.on_idle
+        if idle and on_idle is not None:
+            on_idle(self)
 
     # -- I/O ----------------------------------------------------------------------------------
 
@@ -326,10 +298,6 @@ class MappedDevice:
         """Readable while I/O may enter, and when the device is gone."""
         return self._gate.open_fd
 
-    def _within(self, table: Table, offset: int, length: int, beyond: int = errno.EINVAL) -> None:
-        if offset < 0 or length < 0 or offset + length > table.size:
-            raise OSError(beyond, os.strerror(beyond))
-
     def _io(self, do: Callable[[Table], T]) -> T:
         """Do one I/O inside the gate; once more after a suspend without flush that asked so."""
         while True:
@@ -341,36 +309,38 @@ class MappedDevice:
             finally:
                 self.end()
 
+    def _on(self, do: Callable[[Table], T], kind: _Kind, offset: int, length: int) -> T:
+        """Do one I/O on a range, and count it where there are statistics."""
+        write, beyond = kind
+
+        def counted(table: Table) -> T:
+            if offset < 0 or length < 0 or offset + length > table.size:
+                raise OSError(beyond, os.strerror(beyond))
+            if self.stats.meter is None or write is None or (write and table.readonly):
+                return do(table)
+            return self.stats.timed(lambda: do(table), write, offset, length)
+
+        return self._io(counted)
+
     def read(self, offset: int, length: int) -> bytes:
         """``length`` bytes at byte ``offset``. Raises OSError: EINVAL beyond the end."""
-
-        def do(table: Table) -> bytes:
-            _within(table, offset, length)
-            return table.read(offset, length)
-
-        return self._io(do)
+        return self._on(lambda table: table.read(offset, length), _READ, offset, length)
 
     def read_parts(self, offset: int, length: int) -> list[Part]:
         """``[(offset, length, bytes or OSError), ...]``. Raises OSError EINVAL beyond the end."""
 
         def do(table: Table) -> list[Part]:
-            _within(table, offset, length)
             parts = table.read_parts(offset, length)
             for _, _, data in parts:
                 if isinstance(data, Requeue):
                     raise data
             return parts
 
-        return self._io(do)
+        return self._on(do, _READ, offset, length)
 
     def write(self, offset: int, data: Bytes, *, fua: bool = False) -> None:
         """Raises OSError: ENOSPC beyond the end, EPERM on a read-only device."""
-
-        def do(table: Table) -> None:
-            _within(table, offset, len(data), errno.ENOSPC)
-            table.write(offset, data, fua=fua)
-
-        self._io(do)
+        self._on(lambda table: table.write(offset, data, fua=fua), _WRITE, offset, len(data))
 
     def flush(self) -> None:
         """All that was written is on stable storage. Raises OSError."""
@@ -378,12 +348,7 @@ class MappedDevice:
 
     def discard(self, offset: int, length: int) -> None:
         """The range is no longer needed. Raises OSError."""
-
-        def do(table: Table) -> None:
-            _within(table, offset, length)
-            table.discard(offset, length)
-
-        self._io(do)
+        self._on(lambda table: table.discard(offset, length), _DISCARD, offset, length)
 
     def write_zeroes(
         self, offset: int, length: int, *, allocate: bool = False, fua: bool = False
@@ -391,21 +356,18 @@ class MappedDevice:
         """Raises OSError: ENOSPC beyond the end, EPERM on a read-only device."""
 
         def do(table: Table) -> None:
-            _within(table, offset, length, errno.ENOSPC)
             table.write_zeroes(offset, length, allocate=allocate, fua=fua)
 
-        self._io(do)
+        self._on(do, _WRITE, offset, length)
 
     def block_status(self, offset: int, length: int) -> list[tuple[int, int]]:
         """``[(length, flags), ...]``, see Table.block_status."""
-
-        def do(table: Table) -> list[tuple[int, int]]:
-            _within(table, offset, length)
-            return table.block_status(offset, length)
-
-        return self._io(do)
+        return self._on(lambda table: table.block_status(offset, length), _LOOK, offset, length)
 
 
-def _within(table: Table, offset: int, length: int, beyond: int = errno.EINVAL) -> None:
-    if offset < 0 or length < 0 or offset + length > table.size:
-        raise OSError(beyond, os.strerror(beyond))
+def _destroy(table: Table | None) -> None:
+    """Close a table, and let go of the device that it was in: a table is full of cycles, and who
+    waits for the garbage collection to close descriptors has them open for long."""
+    if table is not None:
+        table.close()
+        table.on_event = table.drain = _nothing

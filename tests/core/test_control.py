@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -10,14 +11,16 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import dmtool
-from dmtool.core import control
+from dmtool.core import control, process
 from dmtool.core.process import Core
 from dmtool.directory import Directory
 
@@ -65,6 +68,13 @@ def test_a_batch_is_answered_by_an_array(client: Client) -> None:
         (b"{", -32700),
         (b"\xff\xfe", -32700),
         (b"[" * 100_000, -32700),
+        (b'{"a":' * 100_000, -32700),
+        (b"\xef\xbb\xbf{}", -32700),
+        ("{}".encode("utf-16"), -32700),
+        (b'{"jsonrpc":"2.0","id":NaN,"method":"list"}', -32700),
+        (b'{"jsonrpc":"2.0","id":-Infinity,"method":"list"}', -32700),
+        (b'{"jsonrpc":"2.0","id":1e999,"method":"list"}', -32700),
+        (b'{"jsonrpc":"2.0","id":' + b"9" * 5000 + b',"method":"list"}', -32700),
         (b"[]", -32600),
         (b"5", -32600),
         (b'{"id":1,"method":"list"}', -32600),
@@ -83,6 +93,26 @@ def test_a_batch_is_answered_by_an_array(client: Client) -> None:
         (b'{"jsonrpc":"2.0","id":1,"method":"create","params":{"name":5}}', -32602),
         (b'{"jsonrpc":"2.0","id":1,"method":"create","params":{"name":"a","minor":1.5}}', -32602),
         (b'{"jsonrpc":"2.0","id":1,"method":"create","params":{"name":"a","readonly":0}}', -32602),
+        (b'{"jsonrpc":"2.0","id":1,"method":"create","params":{"name":"\\ud800"}}', -32602),
+        (
+            b'{"jsonrpc":"2.0","id":1,"method":"info","params":{"device":{"uuid":"\\udfff"}}}',
+            -32602,
+        ),
+        (b'{"jsonrpc":"2.0","id":1,"method":"check","params":{"table":"0 8 \\udbff"}}', -32602),
+        (b'{"jsonrpc":"2.0","id":1,"method":"check","params":{"table":"","cwd":"a"}}', -32602),
+        (
+            b'{"jsonrpc":"2.0","id":1,"method":"check","params":{"table":"","cwd":"/\\u0000"}}',
+            -32602,
+        ),
+        (
+            b'{"jsonrpc":"2.0","id":1,"method":"create","params":{"name":"a","mode":4294967296}}',
+            -32602,
+        ),
+        (
+            b'{"jsonrpc":"2.0","id":1,"method":"info","params":{"device":%s}}'
+            % (b"[" * 900 + b"]" * 900),
+            -32602,
+        ),
     ],
 )
 def test_a_client_that_errs_is_told_so_and_may_go_on(
@@ -99,6 +129,74 @@ def test_a_line_that_is_too_long_ends_the_connection(
     monkeypatch.setattr(control, "LINE_MAX", 1000)
     client.sock.sendall(b"x" * 2000)
     assert client.receive() is None
+
+
+def test_a_request_may_come_byte_by_byte(client: Client) -> None:
+    for byte in b'{"jsonrpc":"2.0","id":1,"method":"list"}\n':
+        client.sock.sendall(bytes([byte]))
+    assert client.result() == []
+
+
+def test_who_has_no_more_requests_gets_the_answers(client: Client) -> None:
+    client.send("list")
+    client.send("list")
+    client.sock.shutdown(socket.SHUT_WR)
+    assert [client.result(), client.result(), client.receive()] == [[], [], None]
+
+
+def test_the_end_of_the_core_wakes_a_client_that_does_not_read(
+    core: Core, connect: Callable[[], Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "LAST_REQUESTS", 0.1)
+    before = set(threading.enumerate())
+    client = connect()
+    client.call("version")
+    (thread,) = set(threading.enumerate()) - before
+    # more answers than the socket holds; of the requests it holds enough
+    client.sock.setblocking(False)
+    line = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "targets"}).encode() + b"\n"
+    with suppress(BlockingIOError):
+        while True:
+            client.sock.send(line * 100)
+    core.close()
+    thread.join()
+
+
+def test_many_clients_that_say_nothing(client: Client, connect: Callable[[], Client]) -> None:
+    silent = [connect() for _ in range(500)]
+    assert client.call("version")["protocol"] == 1
+    assert silent[-1].call("version")["protocol"] == 1
+
+
+def test_what_befalls_one_client_leaves_the_next_one_alone(
+    client: Client, connect: Callable[[], Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.call("version")
+    asked: list[socket.socket] = []
+
+    def may(sock: socket.socket) -> bool:
+        asked.append(sock)
+        if len(asked) == 1:
+            raise OSError(errno.ENOTCONN, "it went")
+        return True
+
+    monkeypatch.setattr(control, "_may", may)
+    assert connect().receive() is None
+    assert connect().call("list") == []
+
+
+def test_a_thread_that_cannot_be_had_costs_one_connection(
+    client: Client, connect: Callable[[], Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.call("version")
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", _no_thread)
+        assert connect().receive() is None
+    assert client.call("daemon_status")["connections"] == 1
+
+
+def _no_thread(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 def test_long_lines_pass(client: Client) -> None:
