@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dmtool.export.nbd import largewrite
 from dmtool.export.nbd import protocol as p
 from dmtool.export.nbd.largeread import LARGE
 
@@ -52,8 +53,12 @@ def test_client_that_does_not_read(two: Any, structured: bool, length: int, warm
     ("length", "sent"),
     [(60_000, 28), (60_000, 28 + 5000), (MIB, 28), (MIB, 28 + 5000), (MIB, 28 + 300_000)],
 )
-def test_client_that_sends_half_a_write(two: Any, structured: bool, sent: int, length: int) -> None:
-    wire = two.wire(structured=structured)
+@pytest.mark.parametrize("memory", [False, True])
+def test_client_that_sends_half_a_write(
+    two: Any, sent: int, length: int, memory: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(largewrite, "in_memory", lambda backing: memory)
+    wire = two.wire()
     data = os.urandom(length)
     stream = wire.header(p.CMD_WRITE, 5000, length) + data
     wire.sock.sendall(stream[:sent])

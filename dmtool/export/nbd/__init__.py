@@ -4,7 +4,8 @@
 ``server.py``     NbdServer: sockets and threads.
 ``handshake.py``  fixed newstyle negotiation, up to the export.
 ``connection.py`` the transmission phase: a batch of requests at a time. ``batch.py`` is its
-                  replies, ``largeread.py`` one too large for them, ``residency.py`` what it knows
+                  replies, ``largeread.py`` and ``largewrite.py`` what is too large for them,
+                  ``passage.py`` its way through the suspend gates, ``residency.py`` what it knows
                   of the page cache, ``handedover.py`` what it has left to workers.
 ``incoming.py``, ``outgoing.py``  the two halves of a connection's socket.
 ``commands.py``   what one request does to a table, and its reply.

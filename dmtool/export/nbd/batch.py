@@ -15,14 +15,18 @@ class Batch:
     """``iov`` has two buffers a reply, the first of which is private memory. ``offsets`` says for
     each pair which byte of the device the second begins with, or -1: private memory too. The
     first pair is ``acks``, to which whole replies are appended. ``total`` is in bytes, those of
-    ``acks`` not counted. ``large``, if there is one, is sent last.
+    ``acks`` not counted. ``large``, if there is one, is sent last. The batch begins at byte
+    ``first`` of the receive buffer; ``apart`` are the bytes at which requests begin that it did
+    not do, but hand over or refuse.
 
     Threads: one.
     """
 
-    __slots__ = ("acks", "iov", "large", "offsets", "total")
+    __slots__ = ("acks", "apart", "first", "iov", "large", "offsets", "total")
 
-    def __init__(self) -> None:
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self.apart: tuple[int, ...] = ()
         self.acks = bytearray()
         self.iov: list[Bytes] = [self.acks, b""]
         self.offsets = [-1]

@@ -51,7 +51,8 @@ class Session:
 
 @dataclass(slots=True)
 class Request:
-    """One request of a client; offset and length in bytes, ``data`` a write's payload."""
+    """One request of a client; offset and length in bytes, ``data`` a write's payload.
+    ``handed_over``: it was given to a worker."""
 
     flags: int
     command: int
@@ -59,6 +60,12 @@ class Request:
     offset: int
     length: int
     data: Bytes = b""
+    handed_over: bool = False
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is I/O that statistics count."""
+        return self.length > 0 and (self.command == p.CMD_READ or self.command in _WRITES)
 
 
 def done(cookie: bytes) -> bytes:

@@ -18,7 +18,7 @@ import socket
 from collections.abc import Callable
 from struct import Struct
 
-from dmtool.backing import Backing, Bytes
+from dmtool.backing import Bytes
 from dmtool.backing.null import ZEROS
 from dmtool.device import MappedDevice
 from dmtool.export.nbd import commands as c
@@ -27,6 +27,7 @@ from dmtool.export.nbd.batch import Batch
 from dmtool.export.nbd.handedover import HandedOver
 from dmtool.export.nbd.incoming import WHOLE, Incoming
 from dmtool.export.nbd.largeread import LARGE, LargeRead
+from dmtool.export.nbd.largewrite import write_arriving
 from dmtool.export.nbd.outgoing import IOV_MOST, GateCloses, Gone, Outgoing, rest
 from dmtool.export.nbd.passage import Passage
 from dmtool.export.nbd.residency import Residency, intact
@@ -69,7 +70,7 @@ class Connection:
         self._waiters = waiters
         self._out = Outgoing(sock)
         self._in = Incoming(sock, self._out)
-        self._handed = HandedOver(device, session, self._in, self._out)
+        self._handed = HandedOver(self._passage, session, self._in, self._out)
         self._room: Step = self._handed.wait_for_room
         self._residency = Residency()
         self._dead: OSError | None = None  # why no I/O can enter the device at all
@@ -98,67 +99,40 @@ class Connection:
 
     def _payload(self) -> None:
         """For the payload of a write; a large one is written as it arrives."""
-        inc = self._in
+        inc, passage = self._in, self._passage
         word, cookie, offset, length = _REQUEST.unpack_from(inc.view, inc.pos)
         if length <= WHOLE:
             self._more()
             return
         inc.pos += _HEADER
         request = c.Request(word >> 16 & 0xFFFF, p.CMD_WRITE, cookie, offset, length)
-        table = self._enter()
-        refused = self._refused(request, table)
-        if table is None or refused:
-            self._passage.leave()
+        refused = self._refused(request, self._enter())
+        if refused:
+            passage.leave()
             inc.skip(length)
             self._send(refused)
             return
-        where = None if request.flags else self._passage.place(offset, length)
-        if where is not None and where[0].fd is not None:
-            if self._write_arriving(table, request, *where):
-                return
-        else:
-            self._passage.leave()
-            request.data = memoryview(bytearray(length))
-            inc.take(request.data)
-        self._write_whole(request)
-
-    def _write_arriving(self, table: Table, request: c.Request, backing: Backing, at: int) -> bool:
-        """Write a payload from ``pos`` on, piece by piece, and answer. False: a gate closes
-        before all has arrived; then the request has it all, from the first byte on, since its
-        place may be elsewhere when the gate opens. Leaves the gate in any case."""
-        inc, offset, length = self._in, request.offset, request.length
-        passage = self._passage
+        where = None if request.flags else passage.place(offset, length)
         done = 0
-        failed: OSError | None = None
+        if where is not None and where[0].fd is not None:
+            done = write_arriving(inc, passage, *where, offset, length)
+        if done == length:
+            passage.count_one(request)
+            passage.leave()
+            self._send(c.done(cookie))
+            return
+        # All of it is written again, from the first byte on: its place may be elsewhere by then.
+        request.data = data = memoryview(bytearray(length))
         try:
-            while done < length:
-                piece = inc.piece(offset + done, length - done)
-                if not piece:
-                    inc.receive_inside(passage.closed_fds)
-                    continue
-                try:
-                    backing.pwrite(piece, at + done)
-                except OSError:
-                    try:
-                        table.write(offset + done, piece)  # its target may have a say
-                    except OSError as error:
-                        failed = failed or error
-                done += len(piece)
-        except GateCloses:
-            data = memoryview(bytearray(length))
-            try:
-                data[:done] = passage.read(offset, done) if not failed else bytes(done)
-            except OSError as error:
-                failed = error
-            self._passage.leave()
-            inc.take(data[done:])
-            if not failed:
-                request.data = data
-                return False
-        self._passage.leave()
-        cookie = request.cookie
-        self._send(c.os_error(self._session, cookie, failed) if failed else c.done(cookie))
-        return True
+            data[:done] = passage.read(offset, done) if done else b""
+        except OSError as failed:
+            passage.leave()
+            inc.skip(length - done)
+            self._send(c.os_error(self._session, cookie, failed))
+            return
+        passage.leave()
+        inc.take(data[done:])
+        self._write_whole(request)
 
     def _write_whole(self, request: c.Request) -> None:
         """Do a write that has all its payload in memory of its own."""
@@ -170,6 +144,7 @@ class Connection:
                 reply = [refused]
             elif not c.may_wait(table, request):
                 reply = c.execute(self._session, request, table)
+                self._passage.count_one(request)
             handed_over = reply is None and self._handed.add(self._waiters, request)
             self._passage.leave()
             if reply is not None:
@@ -198,8 +173,16 @@ class Connection:
         if self._handed.count:
             self._handed.settle()
         table = self._enter()
-        batch = Batch()
+        batch = Batch(self._in.pos)
         step = self._collect(table, batch)
+        # before the answers, so that who has one finds the request counted
+        inc, passage = self._in, self._passage
+        if passage.meter is not None:
+            passage.meter.count(inc.view, batch.first, inc.pos, batch.apart, passage.since)
+        if passage.meters:
+            passage.count_below(inc.view, batch.first, inc.pos, batch.apart)
+        if self._handed.reads:
+            self._handed.start_reads(self._readers)
         self._answer(batch)
         return step
 
@@ -284,6 +267,8 @@ class Connection:
             batch.acks += refused
         elif not self._do(table, batch, request):
             return self._room
+        if refused or request.handed_over:
+            batch.apart += (inc.pos,)
         inc.pos += taken
         return self._room if batch.large or batch.total >= _BATCH_BYTES else None
 
@@ -321,11 +306,11 @@ class Connection:
         if self._residency.cold and files:
             if large or len(segments) > 1:
                 if not all(self._residency.cached(*file) for file in files):
-                    return self._handed.add(self._readers, request)
+                    return self._handed.add_read(request)
             else:
                 cached = self._residency.read(*files[0])
                 if cached is None:
-                    return self._handed.add(self._readers, request)
+                    return self._handed.add_read(request)
                 data.append(cached)
         if large:
             batch.large = LargeRead.plan(session, request, segments)
@@ -384,11 +369,13 @@ class Connection:
     def _send(self, reply: bytes | bytearray) -> None:
         """Send a reply of private memory, outside the gate."""
         sent = 0
-        if reply and not self._handed.count:
-            with contextlib.suppress(BlockingIOError):
-                sent = self._sock.send(reply, socket.MSG_DONTWAIT)
-        left = rest([reply], sent)
-        if left:
+        if not self._handed.count:
+            try:
+                sent = self._sock.send(reply, socket.MSG_DONTWAIT) if reply else 0
+            except BlockingIOError:
+                sent = 0
+        if sent < len(reply):
+            left = rest([reply], sent)
             with self._out as out:
                 while left:
                     left = rest(left, out.send(left))

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import dataclass
 
-from dmtool.backing import ZERO, Backing, Bytes
+from dmtool.backing import Backing, Bytes
 from dmtool.backing.null import ZEROS
 from dmtool.export.nbd import commands as c
 from dmtool.export.nbd import protocol as p
@@ -16,8 +18,9 @@ from dmtool.table.segments import Segment
 
 # From here on sendfile is faster than sending from a mapping, and a hole worth looking for.
 LARGE = 256 << 10
-# An image more fragmented than this within one read is sent as it is.
-_EXTENTS_MOST = 32
+# Holes are looked for where so many bytes begin, and where a hole ends. To ask where data ends,
+# as Backing.extents does, can take longer than to send it: tmpfs looks at every page.
+_LOOK = 1 << 20
 
 _ZEROES = memoryview(bytes(1 << 20))
 
@@ -65,14 +68,12 @@ class LargeRead:
         cookie, offset = self._request.cookie, self._request.offset
         run: list[Segment] = []
         for backing, at, size in segments:
-            extents = [(size, 0)]
-            if holes and (backing is ZEROS or (size >= LARGE and intact(backing))):
-                extents = backing.extents(at, size)
-                if len(extents) > _EXTENTS_MOST:
-                    extents = [(size, 0)]
+            extents = [(size, False)]
+            if holes and (backing is ZEROS or size >= LARGE):
+                extents = _look(backing, at, size)
             done = 0
-            for length, flags in extents:
-                if flags & ZERO:
+            for length, empty in extents:
+                if empty:
                     offset = self._run(run, offset)
                     self._parts.append(c.hole(cookie, offset, length, last=False))
                     offset += length
@@ -172,3 +173,24 @@ class LargeRead:
                 raise Gone("a reply that has begun cannot be completed") from failed
             errors.append(c.error_at(self._request.cookie, part.offset + skip, failed, last=False))
             return bytes(part.length - skip)
+
+
+def _look(backing: Backing, at: int, size: int) -> list[tuple[int, bool]]:
+    """``[(bytes, whether they are a hole), ...]`` of a range; holes may be missed."""
+    if backing is ZEROS:
+        return [(size, True)]
+    if backing.kind != "file" or backing.fd is None or not intact(backing):
+        return [(size, False)]
+    found: list[tuple[int, bool]] = []
+    end = at + size
+    while at < end:
+        try:
+            data = os.lseek(backing.fd, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                return [*found, (end - at, False)]
+            data = end  # nothing but a hole up to the end of the file
+        length = min(data, end) - at or min(_LOOK, end - at)
+        found.append((length, data > at))
+        at += length
+    return found

@@ -26,6 +26,9 @@ IOV_MOST = 1000  # Linux UIO_MAXIOV is 1024
 # Descriptors that are readable when a suspend waits for this thread.
 Fds = Sequence[int]
 
+# Requests, and bytes of their replies or payloads.
+Cost = tuple[int, int]
+
 _DONTWAIT = socket.MSG_DONTWAIT
 
 
@@ -50,8 +53,8 @@ def rest(buffers: list[Bytes], sent: int) -> list[Bytes]:
 
 
 class Outgoing:
-    """``released`` gets the cost of each posted reply when it has been sent (or the client is
-    gone); ``wake_fd`` becomes readable when the connection's own thread is to look: something
+    """``released`` gets the cost of what was posted when it has been sent (or the client is
+    gone): requests answered, and bytes. ``wake_fd`` becomes readable when the connection's own thread is to look: something
     is ``blocked``, or ``wanted`` was set and a reply was released.
 
     Threads: ``post`` from any; the rest from the connection's own thread.
@@ -60,17 +63,17 @@ class Outgoing:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self.released: deque[int] = deque()
+        self.released: deque[Cost] = deque()
         self.wanted = False
         self.blocked = False
         self._turn = threading.Lock()
-        self._queue: deque[tuple[list[Bytes], int]] = deque()
+        self._queue: deque[tuple[list[Bytes], Cost]] = deque()
         self._now: list[Bytes] = []  # under way; only for whoever has the turn
-        self._cost = 0
+        self._cost: Cost = (0, 0)
         self._dead = False
 
-    def post(self, reply: list[Bytes], cost: int) -> None:
-        """Send a reply of private memory as soon as the client takes it; does not wait."""
+    def post(self, reply: list[Bytes], cost: Cost) -> None:
+        """Send replies of private memory as soon as the client takes it; does not wait."""
         self._queue.append((reply, cost))
         if self.pump() or self.wanted:
             os.eventfd_write(self.wake_fd, 1)

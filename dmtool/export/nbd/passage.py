@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from time import monotonic_ns
 
-from dmtool.backing import Backing
+from dmtool.backing import Backing, Bytes
 from dmtool.device import MappedBacking, MappedDevice
+from dmtool.device.meter import Meter
 from dmtool.export.nbd import commands as c
+from dmtool.export.nbd import protocol as p
 from dmtool.table import Table
 from dmtool.table.segments import Segment
 
@@ -24,8 +27,11 @@ Find = Callable[[int, int], Place | None]
 
 class Passage:
     """``table`` is the device's, while inside; ``stacked``: it has mapped devices below.
-    ``extent`` answers as Table.extent, but never with a mapped device; ``place`` the same for
-    writes.
+    ``extent`` answers as Table.read_extent, but never with a mapped device; ``place`` as
+    Table.extent, for writes.
+
+    ``meter``: what the device's I/O is to be counted with, from when it was entered, ``since``;
+    ``meters``: the same of devices below, each with the byte there at which this one begins.
 
     Whoever is inside must not wait for a gate: it may be one that waits for this thread to leave.
 
@@ -36,6 +42,10 @@ class Passage:
         self.device = device
         self.table: Table | None = None
         self.stacked = False
+        self.meter: Meter | None = None
+        self.since = 0
+        self._stats = device.stats
+        self.meters: list[tuple[Meter, int]] = []
         self.extent: Find = self._bottom
         self.place: Find = self._writable_bottom
         self._below: dict[MappedDevice, Table] = {}
@@ -47,10 +57,13 @@ class Passage:
         if table is None:
             return False
         self.table = table
+        self.meter = self._stats.meter
+        if self.meter is not None:
+            self.since = monotonic_ns()
         if table is not self._known:
             self._known = table
             self.stacked = any(backing.kind == "dm" for backing in table.backings)
-            self.extent = self._bottom if self.stacked else table.extent
+            self.extent = self._bottom if self.stacked else table.read_extent
             self.place = self._writable_bottom if self.stacked else table.extent
         return True
 
@@ -64,9 +77,25 @@ class Passage:
 
     def leave_below(self) -> None:
         """Leave all gates but the device's own."""
+        self.meters.clear()
         while self._below:
             device, _ = self._below.popitem()
             device.end()
+
+    def count_below(
+        self, requests: Bytes, first: int, end: int, apart: tuple[int, ...] = ()
+    ) -> None:
+        """Count requests that were done, on the devices that they went through: as Meter.count."""
+        for meter, place in self.meters:
+            meter.count(requests, first, end, apart, self.since, 0, place)
+
+    def count_one(self, request: c.Request) -> None:
+        """Count one request that was done since the device was entered."""
+        if (self.meter is not None or self.meters) and request.counts:
+            header = p.REQUEST.pack(0, 0, request.command, bytes(8), request.offset, request.length)
+            if self.meter is not None:
+                self.meter.count(header, 0, len(header), (), self.since)
+            self.count_below(header, 0, len(header))
 
     @property
     def closed_fds(self) -> list[int]:
@@ -110,15 +139,16 @@ class Passage:
 
     def _bottom(self, offset: int, length: int, write: bool = False) -> Place | None:
         assert self.table is not None
-        where = self.table.extent(offset, length)
+        table = self.table
+        where = table.extent(offset, length) if write else table.read_extent(offset, length)
         while where is not None and where[0].kind == "dm":
             backing, at = where
-            table = self._enter_below(backing)
-            if table is None or at + length > table.size:
+            below = self._enter_below(backing)
+            if below is None or at + length > below.size:
                 return None
-            if write and (table.readonly or backing.readonly):
+            if write and (below.readonly or backing.readonly):
                 return None
-            where = table.extent(at, length)
+            where = below.extent(at, length) if write else below.read_extent(at, length)
         return where
 
     def _writable_bottom(self, offset: int, length: int) -> Place | None:
@@ -130,10 +160,33 @@ class Passage:
         device = backing.device
         table = self._below.get(device)
         if table is None:
+            meter = device.stats.meter
+            place = 0 if meter is None else self._place_below(device)
+            if place is None:
+                return None  # the table's way goes through the device, and is counted there
             try:
                 table = device.try_begin()
             except OSError:
                 return None
             if table is not None:
                 self._below[device] = table
+                if meter is not None:
+                    if self.meter is None and not self.meters:
+                        self.since = monotonic_ns()
+                    self.meters.append((meter, place))
         return table
+
+    def _place_below(self, device: MappedDevice) -> int | None:
+        """Where on a device below, which is entered next, all of this one lies; None where it
+        does not lie there in one piece."""
+        table, at = self.table, 0
+        assert table is not None
+        size = table.size
+        while (where := table.extent(at, size)) is not None:
+            backing, at = where
+            if type(backing) is not MappedBacking or backing.device is device:
+                return at if type(backing) is MappedBacking else None
+            if (below := self._below.get(backing.device)) is None or at + size > below.size:
+                return None
+            table = below
+        return None

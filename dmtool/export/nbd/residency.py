@@ -9,6 +9,7 @@ either *warm*: reads are just done, and now and then the thread's own counters a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 
@@ -33,6 +34,13 @@ def intact(backing: Backing) -> bool:
     return backing.fd is None or os.lseek(backing.fd, 0, os.SEEK_END) >= backing.size
 
 
+def _fetch(backing: Backing, at: int, length: int) -> None:
+    """Have the disk begin to read; does not wait for it."""
+    assert backing.fd is not None
+    with contextlib.suppress(OSError):
+        os.posix_fadvise(backing.fd, at, length, os.POSIX_FADV_WILLNEED)
+
+
 class Residency:
     """What one connection knows of its reads.
 
@@ -46,15 +54,21 @@ class Residency:
         self._reads = 0
 
     def read(self, backing: Backing, at: int, length: int) -> bytearray | None:
-        """The bytes, if they are cached; only while cold."""
+        """The bytes, if they are cached; else they are on their way. Only while cold."""
         data = bytearray(length)
-        return data if self._hit(self._try(backing, data, at) == length) else None
+        if self._hit(self._try(backing, data, at) == length):
+            return data
+        _fetch(backing, at, length)
+        return None
 
     def cached(self, backing: Backing, at: int, length: int) -> bool:
-        """Whether the bytes seem to be; only while cold."""
+        """Whether the bytes seem to be cached; else they are on their way. Only while cold."""
         probe = bytearray(1)
         places = (*range(at, at + length, _PROBE_STEP), at + length - 1)
-        return self._hit(all(self._try(backing, probe, place) for place in places))
+        hit = self._hit(all(self._try(backing, probe, place) for place in places))
+        if not hit:
+            _fetch(backing, at, length)
+        return hit
 
     def was_warm(self, reads: int) -> None:
         """After so many reads while warm: look whether the thread has had to wait for one."""

@@ -8,7 +8,9 @@ import logging
 import os
 import socket
 import stat
+import struct
 import threading
+import time
 from typing import Self
 
 from dmtool.export.nbd.address import unix_address
@@ -78,7 +80,8 @@ class NbdServer:
             thread.start()
 
     def close(self) -> None:
-        """Stop listening, end all connections; requests under way are finished first."""
+        """Stop listening and end all connections. Requests under way are finished first, unless
+        they take longer than a few seconds: their threads go on by themselves."""
         self._closing.set()
         for sock, thread in self._listeners:
             with contextlib.suppress(OSError):
@@ -91,8 +94,9 @@ class NbdServer:
             for sock in clients:
                 with contextlib.suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
+        deadline = time.monotonic() + _CLOSE_SECONDS
         for thread in clients.values():
-            thread.join(_CLOSE_SECONDS)
+            thread.join(max(deadline - time.monotonic(), 0))
         self._readers.close()
         self._waiters.close()
 
@@ -112,6 +116,9 @@ class NbdServer:
                     # no descriptor or memory left: clients wait in the queue until there is one
                     log.warning("accept: %s", error)
                     self._closing.wait(0.1)
+                continue
+            if not _may(sock):
+                sock.close()
                 continue
             if len(self._clients) >= CONNECTIONS_MOST:
                 log.warning("more than %d connections", CONNECTIONS_MOST)
@@ -152,3 +159,14 @@ class NbdServer:
         with self._lock:
             del self._clients[sock]
             sock.close()
+
+
+def _may(sock: socket.socket) -> bool:
+    """Whether the peer is this process's own user, or root; the socket's mode alone may have been
+    changed."""
+    size = struct.calcsize("3i")
+    _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    if uid in (os.geteuid(), 0):
+        return True
+    log.warning("NBD connection of uid %d refused", uid)
+    return False
