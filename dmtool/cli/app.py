@@ -11,13 +11,15 @@ from collections.abc import Sequence
 
 import click
 
-from dmtool.cli.commands import BY_NAME, Command
+from dmtool.cli.commands import BY_NAME, Command, Function
 from dmtool.cli.getopt import CommandLineError
 from dmtool.cli.options import Switches
 from dmtool.cli.session import Failed, Rejected, Session
 from dmtool.errors import DmtoolError
 
 UNPROCESSED = "Couldn't process command line."
+# The name under which a command line is two numbers, and nothing else.
+DEVMAP_NAME = "devmap_name"
 
 
 class ReaderGone(Exception):
@@ -32,8 +34,13 @@ class CommandGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if ctx.resilient_parsing:  # completion: the words are incomplete, nothing is run
             return super().parse_args(ctx, args)
-        switches, operands = Switches.of(args, ctx.info_name or "dmtool")
-        ctx.obj = Session(ctx.info_name or "dmtool", switches)
+        prog = ctx.info_name or "dmtool"
+        if prog == DEVMAP_NAME:
+            from dmtool.cli.devmap import command_line
+
+            args = command_line(args)
+        switches, operands = Switches.of(args, prog)
+        ctx.obj = Session(prog, switches)
         ctx.args = operands
         return operands
 
@@ -88,12 +95,15 @@ class CommandEntry(click.Command):
 def _choose(session: Session, words: list[str]) -> tuple[str, list[str]]:
     """The command and its operands. Raises Rejected."""
     switches = session.switches
+    if session.prog == "dmstats":
+        words = ["stats", *words]
+    session.stats = words[:1] == ["stats"]
     own = words and words[0] in BY_NAME and BY_NAME[words[0]].own
     if "help" in switches and not own:
         return "help", []
     if "version" in switches:
         return "version", []
-    if not words:
+    if not words or (session.prog == "dmstats" and len(words) == 1):
         raise _misused(session)
     name, *operands = words
     command = BY_NAME.get(name)
@@ -109,15 +119,15 @@ def _choose(session: Session, words: list[str]) -> tuple[str, list[str]]:
 
 
 def _misused(session: Session, *lines: str) -> Rejected:
-    from dmtool.cli.usage import usage
+    from dmtool.cli.usage import usage_of
 
-    return Rejected(*lines, usage(session.prog).removesuffix("\n"))
+    return Rejected(*lines, usage_of(session).removesuffix("\n"))
 
 
 def _check_names_option(session: Session, command: Command) -> None:
     """``-o`` outside of reports: how devices are named, or how a tree is drawn."""
     options = session.switches.value("options")
-    if options is None or command.name == "splitname":
+    if options is None or command.name in {"splitname", "stats"}:
         return
     if "tree" in session.switches:
         from dmtool.cli.tree import Style
@@ -131,13 +141,16 @@ def _check_names_option(session: Session, command: Command) -> None:
 
 def perform(command: Command, session: Session, operands: list[str]) -> int:
     """Run one command for all its operands, a report as often as it was asked for; the status."""
-    from dmtool.cli.output import finish, prepare, repetitions
+    from dmtool.cli.output import finish, prepare, repetitions, selects
 
+    if command.subcommands:
+        session.subcommand, *operands = operands
     try:
         if not prepare(session, command):
             return 1
+        function = _selecting(session, command) if selects(session, command) else command.load()
         for _ in repetitions(session):
-            status = _once(command, session, operands)
+            status = _once(command, function, session, operands)
             finish(session)
             if status:
                 return status
@@ -146,11 +159,20 @@ def perform(command: Command, session: Session, operands: list[str]) -> int:
         session.close()
 
 
-def _once(command: Command, session: Session, operands: list[str]) -> int:
+def _selecting(session: Session, command: Command) -> Function:
+    """The command's function, called for those devices that ``-S`` selects."""
+    from dmtool.cli.show import selected
+
+    if session.json and "json" in command.options:
+        session.add_json("devices")
+    function = command.load()
+    return lambda session, operands: selected(session, operands, function)
+
+
+def _once(command: Command, function: Function, session: Session, operands: list[str]) -> int:
     switches = session.switches
     named = operands or "uuid" in switches or "major" in switches
     session.many = command.repeat and (len(operands) > 1 or not named)
-    function = command.load()
     try:
         for words in [[word] for word in operands] if command.repeat and operands else [operands]:
             function(session, words)
@@ -192,7 +214,8 @@ def _status_of(group: click.Group, words: list[str], prog: str) -> int:
     try:
         return int(group.main(words, prog, standalone_mode=False) or 0)
     except CommandLineError as error:
-        return _rejected(*error.args, UNPROCESSED)
+        _rejected(*error.args, UNPROCESSED)
+        return error.status
     except Rejected as error:
         return _rejected(*error.args)
     except click.ClickException as error:

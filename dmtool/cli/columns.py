@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The columns of reports as data: dmsetup's ids, headings, widths, order and help.
 
-One declaration is one column. ``VALUES`` has what a column says of a row, by id; a column without
-an entry there has no values yet, only its place in the help.
+One declaration is one column. ``VALUES`` has what a column says of a row, by id; what the columns
+of statistics say, which only a row of statistics knows, is in ``dmtool.cli.statscolumns``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dmtool.names import NAME_MAX, UUID_MAX, unmangle
 
 if TYPE_CHECKING:
-    from dmtool.cli.report import Row
+    from dmtool.cli.rows import Row
 
 TASK, INFO, DEPS, TREE, NAME, STATS, REGION = range(7)
 
@@ -38,23 +38,45 @@ TITLES = {
 }
 
 
+STRING, NUMBER, SIZE = "string", "number", "size"
+
+
 class Column(NamedTuple):
-    """One column. ``width``: the least; ``numeric``: right-aligned and sorted as a number."""
+    """One column. ``width``: the least. ``type`` says how it is sorted and selected."""
 
     id: str
     heading: str
     kind: int
     width: int
-    numeric: bool
+    type: str
     description: str
+
+    @property
+    def numeric(self) -> bool:
+        """Right-aligned, and sorted as a number."""
+        return self.type != STRING
+
+
+class Value(NamedTuple):
+    """What a column says of a row where what is shown is not what is sorted and selected by.
+
+    ``sort`` of a SIZE column is in sectors.
+    """
+
+    text: str
+    sort: str | int | float
 
 
 def _text(kind: int, name: str, heading: str, width: int, description: str) -> Column:
-    return Column(name, heading, kind, width, False, description)
+    return Column(name, heading, kind, width, STRING, description)
 
 
 def _number(kind: int, name: str, heading: str, width: int, description: str) -> Column:
-    return Column(name, heading, kind, width, True, description)
+    return Column(name, heading, kind, width, NUMBER, description)
+
+
+def _size(kind: int, name: str, heading: str, width: int, description: str) -> Column:
+    return Column(name, heading, kind, width, SIZE, description)
 
 
 # fmt: off
@@ -124,12 +146,12 @@ COLUMNS = (
     _number(STATS, "interval_ns", "IntervalNs", 10, "Sampling interval in nanoseconds."),
     _number(STATS, "interval", "Interval", 8, "Sampling interval."),
     _number(REGION, "region_id", "RgID", 4, "Region ID."),
-    _number(REGION, "region_start", "RgStart", 7, "Region start."),
-    _number(REGION, "region_len", "RgSize", 6, "Region length."),
+    _size(REGION, "region_start", "RgStart", 7, "Region start."),
+    _size(REGION, "region_len", "RgSize", 6, "Region length."),
     _number(REGION, "area_id", "ArID", 4, "Area ID."),
-    _number(REGION, "area_start", "ArStart", 7, "Area offset from start of device."),
-    _number(REGION, "area_len", "ArSize", 6, "Area length."),
-    _number(REGION, "area_offset", "ArOff", 5, "Area offset from start of region."),
+    _size(REGION, "area_start", "ArStart", 7, "Area offset from start of device."),
+    _size(REGION, "area_len", "ArSize", 6, "Area length."),
+    _size(REGION, "area_offset", "ArOff", 5, "Area offset from start of region."),
     _number(REGION, "area_count", "#Areas", 6, "Area count."),
     _number(REGION, "group_id", "GrpID", 5, "Group ID."),
     _text(REGION, "program_id", "ProgID", 6, "Program ID."),
@@ -143,10 +165,16 @@ COLUMNS = (
 )
 # fmt: on
 
-# Of no kind; `selected` is 1 for every row as long as nothing selects.
-SELECTED = Column("selected", "Selected", -1, 8, True, "Set if item passes selection criteria.")
+# Of no kind: every row has a value for it.
+SPECIAL = -1
+SELECTED = Column(
+    "selected", "Selected", SPECIAL, 8, NUMBER, "Set if item passes selection criteria."
+)
 HELP = ("help", "?")
-SPECIAL = (SELECTED, *(Column(word, "", -1, 0, False, "Show help.") for word in HELP))
+SPECIAL_COLUMNS = (
+    SELECTED,
+    *(Column(word, "Help", SPECIAL, 8, NUMBER, "Show help.") for word in HELP),
+)
 
 
 def _attr(row: Row) -> str:
@@ -168,7 +196,7 @@ def _tables(row: Row) -> str:
     }[bool(row.info["live"]), bool(row.info["inactive"])]
 
 
-VALUES: dict[str, Callable[[Row], str | int]] = {
+VALUES: dict[str, Callable[[Row], str | int | Value]] = {
     "name": lambda row: row.name,
     "mangled_name": lambda row: row.naming.mangled(row.name, "name", NAME_MAX),
     "unmangled_name": lambda row: unmangle(row.name) if row.naming.mode == "none" else row.name,
@@ -198,5 +226,4 @@ VALUES: dict[str, Callable[[Row], str | int]] = {
     "vg_name": lambda row: row.parts.vg,
     "lv_name": lambda row: row.parts.lv,
     "lv_layer": lambda row: row.parts.layer,
-    "selected": lambda _row: 1,
 }

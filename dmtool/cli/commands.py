@@ -23,7 +23,7 @@ class Command(NamedTuple):
     number of operands, ``most`` None for any number. ``repeat``: called once for each operand.
     ``select``: takes ``-S``. ``usage``: what follows the name in the usage text. ``options``:
     those that mean something here, for help and completion. ``operands``: what they are, for
-    completion. ``own``: not one of dmsetup's; ``summary`` is then the text of its ``--help``.
+    completion. ``subcommands``: its first operand is a command of its own. ``own``: not one of dmsetup's; ``summary`` is then the text of its ``--help``.
     """
 
     name: str
@@ -37,12 +37,18 @@ class Command(NamedTuple):
     operands: tuple[str, ...] = ()
     own: bool = False
     summary: str = ""
+    subcommands: bool = False
 
     def load(self) -> Function:
         """The function; imports its module."""
-        module, _, name = self.function.partition(":")
-        function: Function = getattr(import_module(f"dmtool.cli.{module}"), name)
-        return function
+        return function_of(self.function)
+
+
+def function_of(where: str) -> Function:
+    """The function that ``module:name`` names, in dmtool.cli."""
+    module, _, name = where.partition(":")
+    function: Function = getattr(import_module(f"dmtool.cli.{module}"), name)
+    return function
 
 
 _DEVICES = ("device", "...")
@@ -51,6 +57,13 @@ _TABLE = ("table", "readonly")
 _REPORT = (
     "columns", "options", "sort", "select", "noheadings", "separator", "nameprefixes", "unquoted",
     "rows", "unbuffered", "count", "interval",
+)  # fmt: skip
+
+_STATS = (
+    "alldevices", "allprograms", "allregions", "programid", "regionid", "groupid", "regions",
+    "alias", "start", "length", "areas", "areasize", "segments", "nogroup", "bounds", "precise",
+    "userdata", "clear", "area", "region", "group", "raw", "histogram", "relative", "units",
+    "nosuffix", "notimesuffix", "force",
 )  # fmt: skip
 
 COMMANDS = (
@@ -162,11 +175,12 @@ COMMANDS = (
     ),
     Command(
         "measure",
-        "show:measure",
+        "measure:measure",
         "[<device>...]",
         most=None,
         repeat=True,
         select=True,
+        options=("target", "inactive", "verbose", "json", *_WHICH),
         operands=_DEVICES,
     ),
     Command(
@@ -202,6 +216,17 @@ COMMANDS = (
         select=True,
         options=("options", "inactive", "verbose", "json", *_WHICH),
         operands=_DEVICES,
+    ),
+    Command(
+        "stats",
+        "stats:stats",
+        "<command> [<options>] [<device>...]",
+        least=1,
+        most=None,
+        repeat=True,
+        options=(*_STATS, "json", *_REPORT, *_WHICH),
+        operands=("stats", *_DEVICES),
+        subcommands=True,
     ),
     Command(
         "status",

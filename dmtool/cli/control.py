@@ -10,7 +10,7 @@ from typing import Any
 from dmtool.cli.clib import atoi, strtoull
 from dmtool.cli.failures import ioctl_line
 from dmtool.cli.session import Device, Failed, Session
-from dmtool.cli.show import each, present, show_info
+from dmtool.cli.show import one_by_one, present, show_info
 
 # ``remove --retry``: how often a busy device is tried again, and the seconds between.
 RETRIES, PAUSE = 25, 0.2
@@ -177,8 +177,13 @@ def mangle(session: Session, operands: list[str]) -> None:
     from dmtool.cli.mangle import mangle_one
 
     session.naming.mode = "none"
-    for device, known in each(session, operands):
-        mangle_one(session, known or present_or_fail(session, device))
+    one_by_one(
+        session,
+        operands,
+        lambda session, device, known: mangle_one(
+            session, known or present_or_fail(session, device)
+        ),
+    )
 
 
 def present_or_fail(session: Session, device: Device) -> dict[str, Any]:

@@ -14,7 +14,12 @@ from typing import NamedTuple
 
 
 class CommandLineError(Exception):
-    """The command line cannot be read; the argument is the line to print."""
+    """The command line cannot be read; the arguments are the lines to print.
+
+    ``status`` is the exit status.
+    """
+
+    status = 1
 
 
 class Option(NamedTuple):
@@ -88,6 +93,11 @@ def _long(text: str, options: Sequence[Option], prog: str) -> tuple[Option, str 
     return option, value if equals else None
 
 
+def _first_byte(letter: str) -> str:
+    """What getopt, to which a letter is a byte, shows of one that is several."""
+    return letter.encode("utf-8", "surrogateescape")[:1].decode("utf-8", "surrogateescape")
+
+
 def _cluster(
     text: str,
     rest: list[str],
@@ -99,7 +109,7 @@ def _cluster(
     for place, letter in enumerate(text):
         option = letters.get(letter)
         if option is None:
-            raise CommandLineError(f"{prog}: invalid option -- '{letter}'")
+            raise CommandLineError(f"{prog}: invalid option -- '{_first_byte(letter)}'")
         if option.argument:
             value = text[place + 1 :]
             if not value:

@@ -64,7 +64,8 @@ def _list(session: Session) -> None:
         place = {
             "devno": f"{info['major']}:{info['minor']}",
             "blkdevname": f"dm-{info['minor']}",
-            "devname": name,
+            # out of sysfs, where names are as the kernel has them
+            "devname": info["name"],
         }[named]
         session.out(f"{name}\t({place})\n")
 

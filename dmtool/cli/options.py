@@ -123,7 +123,10 @@ class Switches:
             operands = scan(args, OPTIONS, prog, switches._accept)
             switches._check_combinations()
         except CommandLineError as error:
-            raise CommandLineError(*switches.warnings, *error.args) from None
+            error.args = (*switches.warnings, *error.args)
+            # Where there was a --help before, no error is one.
+            error.status = int(not {"help", "version"} & switches.given().keys())
+            raise
         return switches, operands
 
     def _accept(self, option: Option, value: str) -> None:

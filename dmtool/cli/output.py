@@ -14,22 +14,55 @@ from dmtool.cli.session import Session
 def prepare(session: Session, command: Command) -> bool:
     """Set up the report where the command line asks for one; False if it cannot be had."""
     switches = session.switches
-    if command.own or command.name in {"help", "version"} or session.json:
+    if command.own or {"help", "version"} & switches.given().keys():
         return True
-    reports = command.name == "splitname" or "columns" in switches
-    if "select" in switches and (command.select or reports):
-        session.error("--select is not supported yet.")
+    if command.name == "stats":
+        from dmtool.cli.stats import prepare as prepare_stats
+
+        return prepare_stats(session)
+    # what is selected for a command is what `info -c` would show
+    selecting = selects(session, command)
+    if _reports(session, command, selecting=selecting) and not _make_report(
+        session, "info" if selecting else command.name
+    ):
         return False
-    if not reports:
-        return True
+    return _check_units(session)
+
+
+def _reports(session: Session, command: Command, *, selecting: bool) -> bool:
+    """Whether the command has a report, or what is selected is found out by one."""
+    switches = session.switches
+    if session.json:
+        return selecting or (command.name == "info" and "select" in switches)
+    return selecting or command.name == "splitname" or "columns" in switches
+
+
+def _make_report(session: Session, command: str) -> bool:
     from dmtool.cli.report import Report, ReportError
 
     try:
-        session.report = Report(session, command.name)
+        session.report = Report(session, command)
     except ReportError as error:
         session.error(*error.args)
         return False
     return True
+
+
+def _check_units(session: Session) -> bool:
+    """``--units``, which means nothing to most commands but must be right."""
+    units = session.switches.value("units")
+    if units is not None:
+        from dmtool.cli.sizes import Units
+
+        if Units.of(units) is None:
+            session.error("Invalid --units argument.")
+            return False
+    return True
+
+
+def selects(session: Session, command: Command) -> bool:
+    """Whether ``-S`` says which devices a command is run on."""
+    return command.select and "select" in session.switches
 
 
 def repetitions(session: Session) -> Iterator[int]:

@@ -95,5 +95,12 @@ def _actions(_ctx: click.Context, _param: click.Parameter, start: str) -> list[C
     return [CompletionItem(word) for word in ("run", "status", "stop") if word.startswith(start)]
 
 
+def _subcommands(_ctx: click.Context, _param: click.Parameter, start: str) -> list[CompletionItem]:
+    from dmtool.cli.stats import SUBCOMMANDS
+
+    names = dict.fromkeys(known.name for known in SUBCOMMANDS)
+    return [CompletionItem(name) for name in names if name.startswith(start)]
+
+
 _VALUES = {"manglename": _modes, "target": _targets}
-_KINDS = {"device": _devices, "target": _targets, "action": _actions}
+_KINDS = {"device": _devices, "target": _targets, "action": _actions, "stats": _subcommands}

@@ -13,10 +13,11 @@ from dmtool.cli.options import Switches
 
 if TYPE_CHECKING:
     from dmtool.cli.report import Report
+    from dmtool.cli.stats import Showing
     from dmtool.cli.tree import Stack
     from dmtool.client import Client, ClientError
 
-# The major number of mapped devices, in place of the kernel's 252-254 (DESIGN.md, "Tables").
+# The major number of mapped devices, in place of the kernel's 252-254 (docs/differences.md, 7).
 MAJOR = 1000
 MAPPER = "/dev/mapper"
 
@@ -69,6 +70,10 @@ class Session:
         self.stack: Stack | None = None
         self.document: dict[str, Any] | None = None
         self.concise_shown = False
+        # of `stats` and `dmstats`: whether it is one, its command, and how that shows things
+        self.stats = False
+        self.subcommand = ""
+        self.showing: Showing | None = None
         self._client: Client | None = None
 
     # -- words -------------------------------------------------------------------------------

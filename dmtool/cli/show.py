@@ -7,6 +7,7 @@ import errno
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from dmtool.cli.commands import Function
 from dmtool.cli.session import Device, Failed, Session
 
 # The libdevmapper whose ways these are; scripts compare it.
@@ -34,16 +35,57 @@ def info(session: Session, operands: list[str]) -> None:
     """``info [DEVICE...]``, in the long form, as rows of a report, or as JSON."""
     if session.json:
         session.add_json("devices")
-    for device, known in each(session, operands):
-        found = known or present(session, device, "info")
-        if session.json:
-            session.add_json("devices", _described(session, found))
-        elif session.report is not None:
-            from dmtool.cli.report import Row
+    one_by_one(session, operands, _info)
 
-            session.report.add(Row(session, found))
+
+def _info(session: Session, device: Device, known: dict[str, Any] | None) -> None:
+    found = known or present(session, device, "info")
+    if session.report is not None:
+        from dmtool.cli.rows import rows
+
+        found_rows = rows(session, found)
+        if session.json:
+            if any(map(session.report.selects, found_rows)):
+                session.add_json("devices", _described(session, found))
         else:
-            show_info(session, found)
+            for row in found_rows:
+                session.report.add(row)
+    elif session.json:
+        session.add_json("devices", _described(session, found))
+    else:
+        show_info(session, found)
+
+
+def selected(session: Session, operands: list[str], function: Function) -> None:
+    """``-S`` of a command that is no report: ``function`` is called for each selected device."""
+
+    def consider(session: Session, device: Device, known: dict[str, Any] | None) -> None:
+        from dmtool.cli.rows import rows
+
+        assert session.report is not None
+        found = known or present(session, device, "info")
+        if any(map(session.report.selects, rows(session, found))):
+            function(session, [session.shown(found["name"])])
+
+    session.many = True
+    one_by_one(session, operands, consider)
+
+
+def one_by_one(
+    session: Session,
+    operands: list[str],
+    show: Callable[[Session, Device, dict[str, Any] | None], None],
+) -> None:
+    """``show`` for each device; of all devices the rest are shown though one fails."""
+    failed = False
+    for device, known in each(session, operands):
+        try:
+            show(session, device, known)
+        except Failed as failure:
+            session.error(*failure.args)
+            failed = True
+    if failed:
+        raise Failed
 
 
 def present(session: Session, device: Device, word: str) -> dict[str, Any]:
@@ -74,9 +116,9 @@ def show_info(session: Session, info: dict[str, Any]) -> None:
     if live or loaded:
         lines.append(("Read Ahead:", str(info["read_ahead"])))
     lines.append(("Tables present:", tables or "None"))
-    if "noopencount" not in switches:
-        lines.append(("Open count:", str(info["open_count"])))
     lines += [
+        # with --noopencount too: kernels have long ignored that wish
+        ("Open count:", str(info["open_count"])),
         ("Event number:", str(info["event_nr"])),
         ("Major, minor:", f"{info['major']}, {info['minor']}"),
         ("Number of targets:", str(info["inactive_target_count" if inactive else "target_count"])),
@@ -102,43 +144,62 @@ def _described(session: Session, info: dict[str, Any]) -> dict[str, Any]:
 def table(session: Session, operands: list[str]) -> None:
     """``table [DEVICE...]``."""
     concise = "concise" in session.switches
-    _targets_of(session, operands, "table", _show_concise if concise else _show_lines)
+    show_targets(session, operands, _table_of, _show_concise if concise else show_lines)
+
+
+def _table_of(session: Session, device: Device) -> dict[str, Any]:
+    answer = targets_of(session, device, "table")
+    if "showkeys" not in session.switches:
+        hide_keys(answer["targets"])
+    return answer
 
 
 def status(session: Session, operands: list[str]) -> None:
     """``status [DEVICE...]``."""
-    _targets_of(session, operands, "status", _show_lines)
+    show_targets(session, operands, _status_of, show_lines)
 
 
+def _status_of(session: Session, device: Device) -> dict[str, Any]:
+    return targets_of(session, device, "status")
+
+
+Ask = Callable[[Session, Device], dict[str, Any]]
 Show = Callable[[Session, str, dict[str, Any], list[dict[str, Any]]], None]
 
 
-def _targets_of(session: Session, operands: list[str], method: str, show: Show) -> None:
+def show_targets(session: Session, operands: list[str], ask: Ask, show: Show) -> None:
+    """What ``ask`` answers of each device's targets, as lines or as JSON, or to be run."""
     if session.json:
         session.add_json("devices")
-    for device, _ in each(session, operands):
-        answer = targets_of(session, device, method)
-        info, found = answer["info"], answer["targets"]
-        name = session.shown(info["name"])
-        if method == "table" and "showkeys" not in session.switches:
-            hide_keys(found)
-        if session.json:
-            described = {
-                "name": name,
-                "uuid": session.shown(info["uuid"], "UUID"),
-                "major": info["major"],
-                "minor": info["minor"],
-                "targets": found,
-            }
-            session.add_json("devices", described)
-            continue
-        silent = "exec" in session.switches and "verbose" not in session.switches
-        if not silent:
-            show(session, name, info, found)
-        if "exec" in session.switches and (found or "target" not in session.switches):
-            from dmtool.cli.ls import execute
 
-            execute(session, info["name"])
+    def show_one(session: Session, device: Device, _: object) -> None:
+        answer = ask(session, device)
+        # a name is said as the user said it
+        name = operands[0] if operands else session.shown(answer["info"]["name"])
+        _show_one(session, name, answer, show)
+
+    one_by_one(session, operands, show_one)
+
+
+def _show_one(session: Session, name: str, answer: dict[str, Any], show: Show) -> None:
+    info, found = answer["info"], answer["targets"]
+    if session.json:
+        described = {
+            "name": session.shown(info["name"]),
+            "uuid": session.shown(info["uuid"], "UUID"),
+            "major": info["major"],
+            "minor": info["minor"],
+            "targets": found,
+        }
+        session.add_json("devices", described)
+        return
+    silent = "exec" in session.switches and "verbose" not in session.switches
+    if not silent:
+        show(session, name, info, found)
+    if "exec" in session.switches and (found or "target" not in session.switches):
+        from dmtool.cli.ls import execute
+
+        execute(session, info["name"])
 
 
 def targets_of(session: Session, device: Device, method: str) -> dict[str, Any]:
@@ -161,7 +222,7 @@ def targets_of(session: Session, device: Device, method: str) -> dict[str, Any]:
     return answer
 
 
-def _show_lines(
+def show_lines(
     session: Session, name: str, info: dict[str, Any], found: list[dict[str, Any]]
 ) -> None:
     """A line for each target; a blank one for a device that has none."""
@@ -231,42 +292,40 @@ def deps(session: Session, operands: list[str]) -> None:
     from dmtool.cli.ls import naming
 
     named = naming(session)
-    verbose = "verbose" in session.switches
     if session.json:
         session.add_json("devices")
-    for device, _ in each(session, operands):
-        inactive = "inactive" in session.switches
-        answer = session.ioctl("deps", device, "deps", inactive=inactive)
-        info, found = answer["info"], answer["deps"]
-        name = session.shown(info["name"])
-        if session.json:
-            session.add_json("devices", {"name": name, "dependencies": found})
-            continue
-        if verbose:
-            show_info(session, info)
-        start = f"{name}: " if session.many and not verbose else ""
-        words = "".join(f" ({_dependency(session, dep, named)})" for dep in found)
-        session.out(f"{start}{len(found)} dependencies\t:{words}\n")
-        if session.many and verbose:
-            session.out("\n")
+
+    def show_one(session: Session, device: Device, _: object) -> None:
+        _show_deps(session, device, named, operands)
+
+    one_by_one(session, operands, show_one)
 
 
-def _dependency(session: Session, dep: dict[str, Any], named: str) -> str:
-    """One dependency by its number or name; files have a path and no number."""
+def _show_deps(session: Session, device: Device, named: str, operands: list[str]) -> None:
+    verbose = "verbose" in session.switches
+    inactive = "inactive" in session.switches
+    answer = session.ioctl("deps", device, "deps", inactive=inactive)
+    info, found = answer["info"], answer["deps"]
+    name = session.shown(info["name"])
+    if session.json:
+        session.add_json("devices", {"name": name, "dependencies": found})
+        return
+    if verbose:
+        show_info(session, info)
+    start = f"{operands[0] if operands else name}: " if session.many and not verbose else ""
+    words = "".join(f" ({_dependency(dep, named)})" for dep in found)
+    session.out(f"{start}{len(found)} dependencies\t:{words}\n")
+    if session.many and verbose:
+        session.out("\n")
+
+
+def _dependency(dep: dict[str, Any], named: str) -> str:
+    """One dependency by its number or name, mangled; files have a path and no number."""
     if dep["kind"] == "dm" and named == "blkdevname":
         return f"dm-{dep['minor']}"
-    if dep["kind"] == "dm" and named == "devname":
-        return session.shown(dep["name"])
     if named != "devno" or dep["major"] is None:
         return str(dep["name"])
     return f"{dep['major']}, {dep['minor']}"
-
-
-def measure(session: Session, operands: list[str]) -> None:
-    """``measure [DEVICE...]``: there is no IMA here, and so nothing measured of a device."""
-    for device, known in each(session, operands):
-        if known is None:
-            present(session, device, "status")
 
 
 def targets(session: Session, _operands: list[str]) -> None:
@@ -316,7 +375,7 @@ def version(session: Session, _operands: list[str]) -> None:
 
 def splitname(session: Session, operands: list[str]) -> None:
     """``splitname NAME [SUBSYSTEM]``: the parts of an LVM name, as a report."""
-    from dmtool.cli.report import NameRow, Report
+    from dmtool.cli.rows import NameRow
     from dmtool.cli.splitname import LVM, split
 
     subsystem = operands[1] if len(operands) > 1 else LVM
@@ -324,5 +383,5 @@ def splitname(session: Session, operands: list[str]) -> None:
     if session.json:
         session.put_json(**parts._asdict())
         return
-    assert isinstance(session.report, Report)
+    assert session.report is not None
     session.report.add(NameRow(session, parts))

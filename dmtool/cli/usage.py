@@ -37,13 +37,19 @@ Tree specific options are: ascii, utf, vt100; compact, inverted, notrunc;
 
 """
 
-# Where `stats` stands in dmsetup's list.
-_STATS = ("deps", "\tstats <command> [<options>] [<device>...]\n")
-
 
 def is_dmsetup(prog: str) -> bool:
-    """Whether we were called by dmsetup's name, and so show nothing that it does not have."""
-    return prog == "dmsetup"
+    """Whether we were called by a name of dmsetup's, and so show nothing that it does not have."""
+    return prog in {"dmsetup", "dmstats"}
+
+
+def usage_of(session: Session) -> str:
+    """The usage text of the whole, or of `stats`."""
+    if not session.stats:
+        return usage(session.prog)
+    from dmtool.cli.stats import usage as stats_usage
+
+    return stats_usage(session.prog if session.prog == "dmstats" else f"{session.prog} stats")
 
 
 def usage(prog: str) -> str:
@@ -53,11 +59,7 @@ def usage(prog: str) -> str:
     if ours:
         text.append("        [--json] [--debug]\n")
     text.append("\n")
-    for command in COMMANDS:
-        if not command.own:
-            text.append(f"\t{command.name} {command.usage}\n")
-        if command.name == _STATS[0] and not ours:
-            text.append(_STATS[1])
+    text += [f"\t{command.name} {command.usage}\n" for command in COMMANDS if not command.own]
     if ours:
         text.append("\n")
         text += [f"\t{command.name} {command.usage}\n" for command in COMMANDS if command.own]
@@ -67,8 +69,8 @@ def usage(prog: str) -> str:
 
 def help_command(session: Session, _operands: list[str]) -> None:
     """``help [-c]``: the usage text on stderr, with -c also the columns of reports."""
-    session.error(usage(session.prog).removesuffix("\n"))
+    session.error(usage_of(session).removesuffix("\n"))
     if "columns" in session.switches:
-        from dmtool.cli.report import field_help
+        from dmtool.cli.fields import field_help
 
-        session.error(field_help().removesuffix("\n"))
+        session.error(*field_help(), " ")

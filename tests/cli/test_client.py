@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+import dmtool.client
 from dmtool.client import Client, ClientError, start
 from dmtool.directory import Directory
 from dmtool.errors import CoreError
@@ -155,17 +156,65 @@ def test_a_core_that_cannot_start(
         Client(directory).call("list")
 
 
-def test_the_loser_of_a_race_asks_the_winner(
+def test_a_core_that_is_gone_when_it_is_asked(
     directory: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It ran a moment ago: another one is started."""
     program = "import os, sys; os.write(int(sys.argv[-1]), b'running\\n')"
-    monkeypatch.setattr(start, "core_command", lambda _: [sys.executable, "-c", program])
-    servers: list[Server] = []
-    # the winner opens its socket only after the first look at it
-    monkeypatch.setattr(start.time, "sleep", lambda _: servers.append(Server(directory, result(1))))
+    servers: list[Server | None] = []
+
+    def command(_: Directory) -> list[str]:
+        servers.append(Server(directory, result(1)) if servers else None)
+        return [sys.executable, "-c", program]
+
+    monkeypatch.setattr(start, "core_command", command)
     with Client(directory) as client:
         assert client.call("list") == 1
-    servers[0].end()
+    assert servers[1] is not None
+    servers[1].end()
+
+
+def test_a_slow_answer_of_a_core_that_lives(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dmtool.client, "QUIET", 0.001)
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(directory.control)
+    listening.listen()
+
+    def serve() -> None:
+        slow, _ = listening.accept()
+        for _ in range(3):
+            with listening.accept()[0] as asking:
+                assert json.loads(asking.recv(100))["method"] == "version"
+                asking.sendall(result({}))
+        slow.sendall(result("done"))
+        slow.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    with Client(directory) as client:
+        assert client.call("suspend") == "done"
+    thread.join()
+    listening.close()
+
+
+def test_a_core_that_hangs(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It accepts, or not even that: the client ends, and says what to do."""
+    monkeypatch.setattr(dmtool.client, "QUIET", 0.001)
+    monkeypatch.setattr(dmtool.client, "PATIENCE", 0.01)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(directory.control)
+        listening.listen(1)
+        with open(directory.lock, "w", encoding="ascii") as file:
+            file.write("4711\n")
+        with Client(directory) as client, pytest.raises(CoreError, match="4711") as raised:
+            client.call("list")
+        assert raised.value.errno == errno.ETIMEDOUT
+        assert "kill -9 4711" in str(raised.value.hint)
+        with Client(directory) as client, pytest.raises(CoreError) as raised:
+            client.call("create", table="x" * (1 << 20))
+        assert raised.value.errno == errno.ETIMEDOUT
 
 
 def test_the_core_finds_our_dmtool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

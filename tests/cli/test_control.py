@@ -261,8 +261,13 @@ def test_explain(run: Run, a: Any) -> None:
     assert pieces[0]["path"][0]["device"] == "to p"
 
 
-def test_select_is_refused_where_it_would_choose(run: Run, a: Any) -> None:
-    """Rather than doing to every device what was asked for some."""
-    for line in ("remove -S name=a", "table -S name=a", "info -c -S name=a"):
-        assert run(*line.split()) == (1, "", "--select is not supported yet.\n")
-    assert [name for name, _ in a.asked] == []
+def test_select_does_it_to_those_only(run: Run, a: Any) -> None:
+    a.add("b", "0 8 zero ")
+    assert run("suspend", "-S", "name=b") == (0, "", "")
+    assert [params["device"] for name, params in a.asked if name == "suspend"] == [{"name": "b"}]
+    assert run("resume", "-S", "name=c") == (0, "", "")
+    assert not [name for name, _ in a.asked if name == "resume"]
+    status, _, said = run("remove", "-S", "nosuch=1")
+    assert status == 1
+    assert "Unrecognised selection field: nosuch" in said
+    assert not [name for name, _ in a.asked if name == "remove"]
