@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+/* What the files of dmtool._stats share. */
+#ifndef DMTOOL_STATS_H
+#define DMTOOL_STATS_H
+
+#ifndef Py_LIMITED_API
+#define Py_LIMITED_API 0x030B0000
+#endif
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stddef.h>
+#include <time.h>
+
+#include "areas.h"
+
+#define FAST(function) ((PyCFunction)(void (*)(void))(function))
+
+typedef struct {
+    PyObject_HEAD
+    struct areas areas;
+} Areas;
+
+extern PyType_Spec areas_spec __attribute__((visibility("hidden")));
+
+static inline uint64_t clock_now(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* Unsigned 64-bit arguments, as many as `numbers` has room for; false with an exception set. */
+static inline bool numbers_from(PyObject *const *args, Py_ssize_t count, uint64_t *numbers)
+{
+    for (Py_ssize_t i = 0; i < count; i++) {
+        numbers[i] = PyLong_AsUnsignedLongLong(args[i]);
+        if (numbers[i] == UINT64_MAX && PyErr_Occurred())
+            return false;
+    }
+    return true;
+}
+
+static inline bool check_count(const char *name, Py_ssize_t given, Py_ssize_t least, Py_ssize_t most)
+{
+    if (given >= least && given <= most)
+        return true;
+    PyErr_Format(PyExc_TypeError, "%s() takes %zd to %zd arguments, not %zd", name, least, most,
+                 given);
+    return false;
+}
+
+#endif
