@@ -3,14 +3,15 @@
 #   make demo    two image files joined by a table, exported over NBD, read back
 #   make test    every test
 #   make lint    only the linters
+#   make bench   how fast it is, beside nbdkit, qemu and others; ARGS=--help for its options
 #   make clean   removes what the others made
 #
-# All three make .venv by themselves. PYTHON=... names another interpreter.
+# The first four make .venv by themselves. PYTHON=... names another interpreter.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint bench clean
 
 VENV := .venv
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -19,7 +20,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 # What the installation depends on. It is an editable one: other changes need no second one.
 INSTALLED_FROM := pyproject.toml $(wildcard native/*)
 
-# More for pytest, e.g. make test ARGS='-k linear'
+# More for pytest or the benchmarks, e.g. make test ARGS='-k linear'
 ARGS ?=
 
 help:
@@ -34,8 +35,11 @@ test: $(VENV)/installed-test
 lint: $(VENV)/installed-test
 	@$(VENV)/bin/python -m pytest -q tests/style -m 'not slow'
 
+bench: $(VENV)/installed
+	@$(VENV)/bin/python -m benchmarks $(ARGS)
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info dmtool/_btree*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info dmtool/_btree*.so dmtool/_stats*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:

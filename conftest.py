@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Generator
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 # command: Debian package
 PACKAGES = {
     "blockdev": "util-linux",
+    "cc": "gcc",
     "debugfs": "e2fsprogs",
     "dmsetup": "dmsetup",
     "e2fsck": "e2fsprogs",
@@ -60,6 +62,10 @@ def _missing(item: pytest.Item) -> str | None:
 
 def pytest_configure() -> None:
     os.environ["PATH"] = PATH
+    # a shell starts what it puts into the background with SIGINT ignored, and children inherit
+    # that; the tests interrupt commands as a terminal does
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -6,7 +6,7 @@ Stable: what stands here changes only with a new major version.
 
 from __future__ import annotations
 
-from dmtool.backing import Backing
+from dmtool.backing import HOLE, ZERO, Backing, Bytes
 from dmtool.errors import TargetError
 from dmtool.hookspecs import hookimpl
 from dmtool.plan import Extent, Fail, Mirrored, Pieces, Plan, Striped, Zero
@@ -16,9 +16,12 @@ from dmtool.targets.io import Defer, Delay, Done, Fanout, Io, Op, Remap, Requeue
 from dmtool.targets.target import Target
 
 __all__ = [
+    "HOLE",
     "SECTOR",
+    "ZERO",
     "Args",
     "Backing",
+    "Bytes",
     "Defer",
     "Delay",
     "Done",

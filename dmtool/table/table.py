@@ -323,7 +323,9 @@ class Table:
         def zero(backing: Backing, at: int, size: int, _: int) -> None:
             backing.write_zeroes(at, size, allocate=allocate)
             if fua:
-                to_flush[id(backing)] = backing
+                # where a map has put them, nobody knows
+                below = self.backings if type(backing) is PythonMap else [backing]
+                to_flush.update((id(one), one) for one in below)
 
         failed = self._each(Op.WRITE_ZEROES, self.ranges(offset, length), offset, zero)
         self._flush_each(to_flush, failed)

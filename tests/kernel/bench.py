@@ -84,14 +84,14 @@ class Bench:
 
     # -- running -----------------------------------------------------------------------------
 
-    def dmsetup(self, *words: str, stdin: bytes = b"") -> Done:
-        """Run a command line, in this process, under the name of dmsetup."""
+    def dmsetup(self, *words: str, stdin: bytes = b"", prog: str = "dmsetup") -> Done:
+        """Run a command line, in this process, under the name of dmsetup or dmstats."""
         streams = {
             name: io.TextIOWrapper(io.BytesIO(data), "utf-8", "surrogateescape", newline="")
             for name, data in (("stdin", stdin), ("stdout", b""), ("stderr", b""))
         }
         with (
-            mock.patch.object(sys, "argv", ["dmsetup"]),
+            mock.patch.object(sys, "argv", [prog]),
             mock.patch.object(sys, "stdin", streams["stdin"]),
             mock.patch.object(sys, "stdout", streams["stdout"]),
             mock.patch.object(sys, "stderr", streams["stderr"]),

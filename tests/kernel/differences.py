@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where dmtool differs from the recordings on purpose, and what of them is not replayed yet.
 
-Everything else agrees: this is the whole list. "DESIGN n" is item n of DESIGN.md, "Where we differ
-on purpose". What is listed and agrees nevertheless makes the tests fail.
+Everything else agrees: this is the whole list. "DESIGN n" is item n of
+docs/differences.md. What is listed and agrees nevertheless makes the tests fail.
 """
 
 from __future__ import annotations
@@ -50,6 +50,4 @@ NOT_REPLAYED: dict[str, str] = {
     r"; ls -l /dev/mapper/a .*": _NO_NODES,
     r"^(rm|touch) /dev/mapper/.*": _NO_NODES,
     r"^blockdev --setro .*": "what another program sets on a device node",
-    r"^dmstats .*": "dmstats is a program of its own",
-    r".*@stats_.*": "messages of dmstats",
 }

@@ -63,8 +63,8 @@ class Steps:
 
     def _run_words(self, words: list[str], shell: ExitStack) -> Done:
         match words:
-            case ["dmsetup", *arguments]:
-                return self._bench.dmsetup(*arguments)
+            case ["dmsetup" | "dmstats" as prog, *arguments]:
+                return self._bench.dmsetup(*arguments, prog=prog)
             case ["blockdev", question, path]:
                 return Done(0, f"{self._asked(question, _device(path))}\n", "")
             case ["od", "-An", "-tx1", count, path]:
@@ -143,7 +143,7 @@ def _pipeline(words: list[str]) -> list[list[str]]:
     first, *filters = _split(words, "|")
     if any(words[0] not in {"head", "grep"} for words in filters):
         raise _NeedsShellError
-    known = first[0] in {"dmsetup", "blockdev", "od", "dd", "exec", "sleep", "kill"}
+    known = first[0] in {"dmsetup", "dmstats", "blockdev", "od", "dd", "exec", "sleep", "kill"}
     if not known or (first[0] == "dmsetup" and {"<", ">", "&"} & set(first)):
         raise _NeedsShellError
     return [first, *filters]
