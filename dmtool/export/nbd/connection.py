@@ -112,10 +112,10 @@ class Connection:
             inc.skip(length)
             self._send(refused)
             return
-        segments = None if request.flags else passage.segments(offset, length, write=True)
+        where = None if request.flags else passage.place(offset, length)
         done = 0
-        if segments and all(backing.fd is not None for backing, _, _ in segments):
-            done = write_arriving(inc, passage, segments, offset)
+        if where is not None and where[0].fd is not None:
+            done = write_arriving(inc, passage, *where, offset, length)
         if done == length:
             passage.count_one(request)
             passage.leave()
@@ -284,10 +284,7 @@ class Connection:
         """False: it must wait until there is room among the workers, or the gate is open."""
         offset, length = request.offset, request.length
         if request.command == p.CMD_READ and length and not table.blocks(offset, length):
-            where = self._passage.extent(offset, length)
-            segments = (
-                self._passage.segments(offset, length) if where is None else [(*where, length)]
-            )
+            segments = self._passage.segments(offset, length)
             if segments is not None:
                 return self._read(batch, request, segments)
         if c.may_wait(table, request):
