@@ -145,15 +145,20 @@ def wait(session: Session, operands: list[str]) -> None:
 
 
 def setgeometry(session: Session, operands: list[str]) -> None:
-    """``setgeometry DEVICE C H S START``: checked as the kernel does; nothing here asks for it."""
+    """``setgeometry DEVICE C H S START``: checked as the kernel does; nothing here asks for it.
+
+    With ``-u`` or ``-j`` the numbers come first, and a fifth one, which must be there, means nothing.
+    """
     from dmtool.client import ClientError
 
-    device = session.device(operands[:1])
+    named = "uuid" in session.switches or "major" in session.switches
+    device = session.device([] if named else operands[:1])
+    words = operands[:-1] if named else operands[1:]
     try:
         session.ask(device, "info")
     except ClientError as error:
         session.fail("setgeometry", device, error)
-    numbers = [strtoull(word) for word in operands[1:]]
+    numbers = [strtoull(word) for word in words]
     why = None
     if None in numbers:
         why = "Unable to interpret geometry settings."

@@ -7,7 +7,7 @@ import os
 import sys
 
 from dmtool.cli.failures import CONCISE, STDIN, TABLE
-from dmtool.cli.session import Device, Failed, Session
+from dmtool.cli.session import MAJOR, Device, Failed, Session
 from dmtool.cli.show import show_info
 from dmtool.client import working_directory
 
@@ -46,6 +46,7 @@ def _create_one(
     from dmtool.client import ClientError
 
     switches = session.switches
+    device.check()
     try:
         info = session.client.call(
             "create",
@@ -155,7 +156,8 @@ def _create_all(session: Session, operands: list[str]) -> None:
         for entry in entries(text):
             name = new_device_name(session, entry.name)
             uuid = session.named(session.naming.uuid, entry.uuid) if entry.uuid else ""
-            device = Device(name, uuid, None, entry.minor)
+            numbered = entry.minor is not None and entry.minor >= 0
+            device = Device(name, uuid, MAJOR if numbered else None, entry.minor)
             readonly = entry.readonly or "readonly" in switches
             _create_one(session, device, entry.table, CONCISE, readonly)
     except ConciseError as error:

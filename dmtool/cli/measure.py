@@ -23,20 +23,19 @@ _SIGNS = frozenset(",;=")
 
 def measure(session: Session, operands: list[str]) -> None:
     """``measure [DEVICE...]``."""
-    versions: dict[str, list[int]] = {}
+    show_targets(session, operands, _measured, show_lines)
 
-    def ask(session: Session, device: Device) -> dict[str, Any]:
-        answer = targets_of(session, device, "status")
-        if not versions:
-            found = session.client.call("targets")
-            versions.update((type["name"], type["version"]) for type in found)
-        tables = targets_of(session, Device(name=answer["info"]["name"]), "table")["targets"]
-        for target, table in zip(answer["targets"], tables, strict=False):
-            version = versions.get(target["type"], [0, 0, 0])
-            target["params"] = measured(table, target["params"], version)
-        return answer
 
-    show_targets(session, operands, ask, show_lines)
+def _measured(session: Session, device: Device) -> dict[str, Any]:
+    answer = targets_of(session, device, "status")
+    tables = targets_of(session, Device(name=answer["info"]["name"]), "table")["targets"]
+    versions = {found["name"]: found["version"] for found in session.client.call("targets")}
+    targets = [
+        {**status, "params": measured(table, status["params"], versions[status["type"]])}
+        # a table that was exchanged meanwhile has other targets
+        for status, table in zip(answer["targets"], tables, strict=False)
+    ]
+    return {**answer, "targets": targets}
 
 
 def measured(target: dict[str, Any], status: str, version: list[int]) -> str:

@@ -49,7 +49,17 @@ class Device(NamedTuple):
 
     @property
     def devno(self) -> str | None:
-        return None if self.major is None or self.major <= 0 else f"{self.major}:{self.minor}"
+        """As libdm's errors have it: a negative minor number is none."""
+        if self.major is None or self.major <= 0:
+            return None
+        return f"{self.major}:{self.minor if (self.minor or 0) >= 0 else ''}"
+
+    def check(self) -> None:
+        """Raises Failed for numbers that libdm does not take to the driver."""
+        if self.major is not None and self.major <= 0 and (self.minor or 0) >= 0:
+            raise Failed(
+                "Missing major number for persistent device.", "Couldn't create ioctl argument."
+            )
 
 
 class Session:
@@ -133,6 +143,7 @@ class Session:
 
     def ask(self, device: Device, method: str, **params: Any) -> Any:
         """Call a method about one device. Raises ClientError."""
+        device.check()
         if device.major is not None and (device.major != MAJOR or (device.minor or 0) < 0):
             from dmtool.client import ClientError
 

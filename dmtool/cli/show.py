@@ -250,7 +250,7 @@ def _show_concise(
     session.concise_shown = True
     uuid = session.shown(info["uuid"], "UUID")
     flags = "ro" if info["readonly"] else "rw"
-    text += f"{_quoted(name)},{_quoted(uuid)},{info['minor']},{flags}"
+    text += f"{_quoted_field(name)},{_quoted_field(uuid)},{info['minor']},{flags}"
     for target in found:
         text += f",{target['start']} {target['length']} {target['type']} "
         text += _quoted(target["params"])
@@ -264,6 +264,11 @@ def target_line(target: dict[str, Any]) -> str:
 
 def _quoted(text: str) -> str:
     return "".join("\\" + c if c in _QUOTED else c for c in text)
+
+
+def _quoted_field(text: str) -> str:
+    """White space before a field is skipped by ``create --concise``, unless it is quoted."""
+    return ("\\" if text[:1].isspace() else "") + _quoted(text)
 
 
 def hide_keys(targets: list[dict[str, Any]]) -> None:

@@ -225,7 +225,7 @@ def of_devices(draw: st.DrawFn, names: list[str]) -> list[str]:
     elif command[0] in {"ls", "deps"} and draw(st.booleans()):
         naming = st.sampled_from(["devno", "blkdevname", "devname", "dev", "b", "x", ""])
         words += ["-o", draw(st.lists(naming, min_size=1, max_size=2).map(",".join))]
-    if command[0] != "ls":
+    if command[0] not in {"ls", "setgeometry"}:
         some = st.lists(st.sampled_from([*names, *names, "nosuch", "a/b"]), max_size=3)
         command += draw(st.one_of(st.just([]), some))
     for extra in (["--noopencount"], ["--noflush"], ["--manglename", "hex"],
@@ -240,6 +240,8 @@ _OF_DEVICES = (
     "ls --tree", "deps", "status", "table", "table --concise", "status --target error",
     "suspend", "resume", "clear", "remove", "mangle",
     "info -c -u LVM-x\\x20y", "info -u LVM-1", "info -c -j 1000 -m 1", "info -j 1000 -m 3",
+    "table -j 0 -m 1", "rename -j -1 -m 0 x", "remove -j 1000 -m -1", "message -j 7 -m 0 0 x",
+    "setgeometry -j 1000 -m 1 1 2 3 4 5", "setgeometry base 1 2 3 4", "setgeometry -u LVM-1 1 1 1 1 x",
 )  # fmt: skip
 
 
