@@ -82,25 +82,24 @@ def carried(
         return rate
 
     values = bench.turns({name: partial(once, name) for name in ends})
-    title = f"NBD {load.title}, {by}"
-    return bench.add(
-        Measurement(f"nbd-{by}-{load.key}", title, load.unit, values, costs, group=f"NBD, {by}")
-    )
+    key = f"nbd-{by}-{load.key}"
+    return bench.add(Measurement(key, load.title, load.unit, values, costs, group=f"NBD, {by}"))
 
 
 def _light(bench: Bench, light: loads.Light, ends: dict[str, Endpoint]) -> None:
     for load, wanted in LIGHT_ROWS:
         measured = carried(bench, load, ends, light.run, "light client")
-        bench.ratio(measured.title, BEST_NBDKIT, wanted, measured, DMTOOL, NBDKIT)
+        title = f"NBD {load.title}, light client"
+        bench.ratio(title, BEST_NBDKIT, wanted, measured, DMTOOL, NBDKIT)
 
 
 def _fio(bench: Bench, ends: dict[str, Endpoint]) -> None:
-    for load in loads.BASIC:
+    for load in (*loads.BASIC, loads.READ_4X8):
         measured = carried(bench, load, ends, loads.fio, "fio")
-        bench.ratio(measured.title, BEST_NBDKIT, FIO_NBDKIT, measured, DMTOOL, NBDKIT)
-        bench.ratio(measured.title, "qemu-nbd", FIO_QEMU, measured, DMTOOL, QEMU)
-    measured = carried(bench, loads.READ_4X8, ends, loads.fio, "fio")
-    bench.ratio(measured.title, BEST_NBDKIT, FIO_NBDKIT, measured, DMTOOL, NBDKIT)
+        title = f"NBD {load.title}, fio"
+        bench.ratio(title, BEST_NBDKIT, FIO_NBDKIT, measured, DMTOOL, NBDKIT)
+        if load.connections == 1:
+            bench.ratio(title, "qemu-nbd", FIO_QEMU, measured, DMTOOL, QEMU)
 
 
 def _striped(bench: Bench, light: loads.Light, ends: dict[str, Endpoint]) -> None:

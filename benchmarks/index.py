@@ -26,10 +26,10 @@ SIZES = {5: 25.0, 1_000: 7.7, 10_000_000: 3.8}  # entries: million lookups/s, 1 
 SPAN = 1 << 54  # sectors of the largest device, a little rounded up
 BATCH = 1 << 20  # lookups of one call
 SINGLE = 1 << 17  # lookups of one call each
-PLAIN = ["plain btree in C, a loop with a way out", "plain btree in C, counting"]
+PLAIN = ["plain btree in C, first key", "plain btree in C, counting"]
 CALLS = "dmtool, a call each"
-MANY = f"dmtool, {BATCH:,} a call"
-NUMPY = f"numpy.searchsorted, {BATCH:,} a call"
+MANY = "dmtool, many a call"
+NUMPY = "numpy.searchsorted"
 THEN = "2001"
 RANDOM_PLAIN = 5.0
 CALL_BISECT = 3.0
@@ -82,17 +82,17 @@ def _rows(bench: Bench, keys: array[int], then: float) -> None:
         measured = bench.add(
             Measurement(
                 f"index-{size}-{order}",
-                f"sector index, {size:,} entries, {order}",
-                "million lookups/s",
+                f"{size:,} entries, {order}",
+                "million/s",
                 values,
-                group="Sector index",
+                group=f"Sector index; many a call: {BATCH:,}",
             )
         )
         if size == 10_000_000 and order == "random":
-            title = f"{measured.title}, many a call"
+            title = f"sector index, {measured.title}, many a call"
             bench.ratio(title, "plain btree in C", RANDOM_PLAIN, measured, MANY, PLAIN)
         if size == 1_000:
-            title = f"{measured.title}, a call each"
+            title = f"sector index, {measured.title}, a call each"
             bench.ratio(title, "bisect", CALL_BISECT, measured, CALLS, ["bisect"])
 
 

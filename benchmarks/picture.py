@@ -9,8 +9,9 @@ from statistics import median
 
 from benchmarks.bench import Measurement, Row
 
-WIDTH = 960
-NAMES = 440  # where bars begin
+WIDTH = 1040
+NAMES = 500  # where bars begin
+ROOM = 150  # behind them, for numbers
 LINE = 18
 LONGEST = 4.0  # times what is wanted: longer bars are cut
 MET, MISSED, OURS, PEER = "#2e8b57", "#c0392b", "#2e6f9e", "#b8bfc6"
@@ -46,7 +47,7 @@ def draw(rows: Iterable[Row], groups: dict[str, list[Measurement]]) -> str:
     sheet.text(16, "What must hold: measured, in times of what is wanted", weight="bold")
     sheet.down(1.5)
     top = sheet.at
-    unit = (WIDTH - NAMES - 130) / LONGEST
+    unit = (WIDTH - NAMES - ROOM) / LONGEST
     for row in rows:
         _row(sheet, row, unit)
     sheet.parts.append(
@@ -86,10 +87,10 @@ def _measurement(sheet: _Sheet, measurement: Measurement) -> None:
     most = max(median(values) for values in measurement.values.values())
     for number, (name, values) in enumerate(measurement.values.items()):
         if not number:
-            sheet.text(16, _cut(measurement.title, 44))
-        sheet.text(NAMES - 8, _cut(name, 26), anchor="end")
+            sheet.text(16, measurement.title)
+        sheet.text(NAMES - 8, name, anchor="end")
         value = median(values)
-        length = value / most * (WIDTH - NAMES - 130) if most else 0
+        length = value / most * (WIDTH - NAMES - ROOM) if most else 0
         sheet.bar(length, OURS if name.startswith("dmtool") else PEER)
         sheet.text(NAMES + length + 6, f"{value:,.3g} {measurement.unit}")
         sheet.down()

@@ -58,16 +58,16 @@ def _cold(bench: Bench, light: loads.Light, folder: Path) -> None:
 
     runs: dict[str, Callable[[], float]] = {DMTOOL: ours}
     runs |= {peer.name: partial(theirs, peer) for peer in peers}
-    title = "NBD 4K random read, 32 deep, image on disk, page cache dropped"
+    title = f"{loads.READ_32.title}, page cache dropped"
     load = loads.READ_32
     measured = bench.add(Measurement("nbd-cold", title, load.unit, bench.turns(runs), group=GROUP))
-    bench.ratio(title, "best nbdkit", COLD_NBDKIT, measured, DMTOOL, NBDKIT)
+    bench.ratio(f"NBD {title}, disk", "best nbdkit", COLD_NBDKIT, measured, DMTOOL, NBDKIT)
 
 
 def _beside_flush(bench: Bench, light: loads.Light, folder: Path) -> None:
     size, seconds = bench.settings.size, bench.settings.seconds
     images = servers.make_images(folder, "dmtool", 2, size)
-    beside, alone = "beside a connection that flushes", "alone"
+    beside, alone = "beside write and flush", "dmtool alone"
     with ExitStack() as stack:
         core = stack.enter_context(servers.Core(bench.settings.folder))
         end = core.create("warm", servers.joined(images, size))
@@ -80,11 +80,9 @@ def _beside_flush(bench: Bench, light: loads.Light, folder: Path) -> None:
         values = bench.turns(
             {beside: flushed, alone: lambda: light.run(loads.READ_32, end, seconds)}
         )
-    title = "NBD 4K random read, 32 deep, image on disk, warm"
+    title = f"{loads.READ_32.title}, warm"
     measured = bench.add(Measurement("nbd-flush", title, loads.READ_32.unit, values, group=GROUP))
-    bench.ratio(
-        f"{title}, {beside} after each write", alone, BESIDE_FLUSH, measured, beside, [alone]
-    )
+    bench.ratio(f"NBD {title}, disk, {beside}", alone, BESIDE_FLUSH, measured, beside, [alone])
 
 
 def drop(path: Path) -> int:

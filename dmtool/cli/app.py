@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 import click
 
-from dmtool.cli.commands import BY_NAME, Command, Function
+from dmtool.cli.command import Command, Function
+from dmtool.cli.commands import BY_NAME
 from dmtool.cli.getopt import CommandLineError
 from dmtool.cli.options import Switches
 from dmtool.cli.session import Failed, Rejected, Session

@@ -1,58 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every command as data: its operands, its options, where its code is, what ``help`` says.
-
-The functions are named, not imported: a command imports its own module and no other's.
-"""
+"""Every command: dmsetup's, in the order of its usage text, and dmtool's own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple
+from dmtool.cli.command import DEVICES, WHICH, Command
+from dmtool.cli.own import OWN
 
-if TYPE_CHECKING:
-    from dmtool.cli.session import Session
-
-Function = Callable[["Session", list[str]], None]
-
-
-class Command(NamedTuple):
-    """One command.
-
-    ``function``: ``module:name`` in dmtool.cli, called with the session and the operands. ``least`` and ``most``:
-    number of operands, ``most`` None for any number. ``repeat``: called once for each operand.
-    ``select``: takes ``-S``. ``usage``: what follows the name in the usage text. ``options``:
-    those that mean something here, for help and completion. ``operands``: what they are, for
-    completion. ``subcommands``: its first operand is a command of its own. ``own``: not one of dmsetup's; ``summary`` is then the text of its ``--help``.
-    """
-
-    name: str
-    function: str
-    usage: str = ""
-    least: int = 0
-    most: int | None = 0
-    repeat: bool = False
-    select: bool = False
-    options: tuple[str, ...] = ()
-    operands: tuple[str, ...] = ()
-    own: bool = False
-    summary: str = ""
-    subcommands: bool = False
-
-    def load(self) -> Function:
-        """The function; imports its module."""
-        return function_of(self.function)
-
-
-def function_of(where: str) -> Function:
-    """The function that ``module:name`` names, in dmtool.cli."""
-    module, _, name = where.partition(":")
-    function: Function = getattr(import_module(f"dmtool.cli.{module}"), name)
-    return function
-
-
-_DEVICES = ("device", "...")
-_WHICH = ("uuid", "major", "minor")
 _TABLE = ("table", "readonly")
 _REPORT = (
     "columns", "options", "sort", "select", "noheadings", "separator", "nameprefixes", "unquoted",
@@ -66,7 +19,7 @@ _STATS = (
     "nosuffix", "notimesuffix", "force",
 )  # fmt: skip
 
-COMMANDS = (
+_DMSETUP = (
     Command("help", "usage:help_command", "[-c|-C|--columns]", options=("columns",)),
     Command(
         "create",
@@ -80,7 +33,7 @@ COMMANDS = (
         "\tcreate --concise [<concise_device_spec_list>]",
         most=2,
         options=(
-            *_WHICH,
+            *WHICH,
             *_TABLE,
             "notable",
             "uid",
@@ -102,8 +55,8 @@ COMMANDS = (
         most=None,
         repeat=True,
         select=True,
-        options=("deferred", "force", "retry", *_WHICH),
-        operands=_DEVICES,
+        options=("deferred", "force", "retry", *WHICH),
+        operands=DEVICES,
     ),
     Command("remove_all", "control:remove_all", "[-f|--force]", options=("force", "deferred")),
     Command(
@@ -113,8 +66,8 @@ COMMANDS = (
         most=None,
         repeat=True,
         select=True,
-        options=("noflush", "nolockfs", "verbose", *_WHICH),
-        operands=_DEVICES,
+        options=("noflush", "nolockfs", "verbose", *WHICH),
+        operands=DEVICES,
     ),
     Command(
         "resume",
@@ -125,15 +78,15 @@ COMMANDS = (
         most=None,
         repeat=True,
         select=True,
-        options=("noflush", "nolockfs", "readahead", "verbose", *_WHICH),
-        operands=_DEVICES,
+        options=("noflush", "nolockfs", "readahead", "verbose", *WHICH),
+        operands=DEVICES,
     ),
     Command(
         "load",
         "create:load",
         "<device> [<table>|<table_file>]",
         most=2,
-        options=(*_TABLE, "verbose", *_WHICH),
+        options=(*_TABLE, "verbose", *WHICH),
         operands=("device", "file"),
     ),
     Command(
@@ -143,15 +96,15 @@ COMMANDS = (
         most=None,
         repeat=True,
         select=True,
-        options=("verbose", *_WHICH),
-        operands=_DEVICES,
+        options=("verbose", *WHICH),
+        operands=DEVICES,
     ),
     Command(
         "reload",
         "create:load",
         "<device> [<table>|<table_file>]",
         most=2,
-        options=(*_TABLE, "verbose", *_WHICH),
+        options=(*_TABLE, "verbose", *WHICH),
         operands=("device", "file"),
     ),
     Command(
@@ -162,7 +115,7 @@ COMMANDS = (
         repeat=True,
         select=True,
         options=("force", "noflush", "nolockfs"),
-        operands=_DEVICES,
+        operands=DEVICES,
     ),
     Command(
         "rename",
@@ -170,7 +123,7 @@ COMMANDS = (
         "<device> [--setuuid] <new_name_or_uuid>",
         least=1,
         most=2,
-        options=("setuuid", *_WHICH),
+        options=("setuuid", *WHICH),
         operands=("device", "new"),
     ),
     Command(
@@ -180,8 +133,8 @@ COMMANDS = (
         most=None,
         repeat=True,
         select=True,
-        options=("target", "inactive", "verbose", "json", *_WHICH),
-        operands=_DEVICES,
+        options=("target", "inactive", "verbose", "json", *WHICH),
+        operands=DEVICES,
     ),
     Command(
         "message",
@@ -189,7 +142,7 @@ COMMANDS = (
         "<device> <sector> <message>",
         least=2,
         most=None,
-        options=_WHICH,
+        options=WHICH,
         operands=("device", "sector", "message", "..."),
     ),
     Command(
@@ -204,8 +157,8 @@ COMMANDS = (
         "[<device>...]",
         most=None,
         repeat=True,
-        options=("noopencount", "inactive", "json", *_REPORT, *_WHICH),
-        operands=_DEVICES,
+        options=("noopencount", "inactive", "json", *_REPORT, *WHICH),
+        operands=DEVICES,
     ),
     Command(
         "deps",
@@ -214,8 +167,8 @@ COMMANDS = (
         most=None,
         repeat=True,
         select=True,
-        options=("options", "inactive", "verbose", "json", *_WHICH),
-        operands=_DEVICES,
+        options=("options", "inactive", "verbose", "json", *WHICH),
+        operands=DEVICES,
     ),
     Command(
         "stats",
@@ -224,8 +177,8 @@ COMMANDS = (
         least=1,
         most=None,
         repeat=True,
-        options=(*_STATS, "json", *_REPORT, *_WHICH),
-        operands=("stats", *_DEVICES),
+        options=(*_STATS, "json", *_REPORT, *WHICH),
+        operands=("stats", *DEVICES),
         subcommands=True,
     ),
     Command(
@@ -235,8 +188,8 @@ COMMANDS = (
         most=None,
         repeat=True,
         select=True,
-        options=("noflush", "target", "inactive", "exec", "verbose", "json", *_WHICH),
-        operands=_DEVICES,
+        options=("noflush", "target", "inactive", "exec", "verbose", "json", *WHICH),
+        operands=DEVICES,
     ),
     Command(
         "table",
@@ -253,16 +206,16 @@ COMMANDS = (
             "exec",
             "verbose",
             "json",
-            *_WHICH,
+            *WHICH,
         ),
-        operands=_DEVICES,
+        operands=DEVICES,
     ),
     Command(
         "wait",
         "control:wait",
         "<device> [<event_nr>] [--noflush]",
         most=2,
-        options=("noflush", "verbose", *_WHICH),
+        options=("noflush", "verbose", *WHICH),
         operands=("device", "number"),
     ),
     Command(
@@ -271,7 +224,7 @@ COMMANDS = (
         "[<device>...]",
         most=None,
         repeat=True,
-        operands=_DEVICES,
+        operands=DEVICES,
     ),
     Command(
         "mangle",
@@ -279,8 +232,8 @@ COMMANDS = (
         "[<device>...]",
         most=None,
         repeat=True,
-        options=("manglename", *_WHICH),
-        operands=_DEVICES,
+        options=("manglename", *WHICH),
+        operands=DEVICES,
     ),
     Command("udevcreatecookie", "udev:nothing"),
     Command("udevreleasecookie", "udev:release", "[<cookie>]", most=1),
@@ -316,71 +269,7 @@ COMMANDS = (
         options=_REPORT,
         operands=("name", "subsystem"),
     ),
-    # dmtool's own
-    Command(
-        "check",
-        "examine:check",
-        "[<table_file>]",
-        most=1,
-        options=("readonly", "table", "json"),
-        operands=("file",),
-        own=True,
-        summary="Check a table without making a device; every error is shown. "
-        "The table is read from standard input if no file is named. Exit status 0 or 1.",
-    ),
-    Command(
-        "explain",
-        "examine:explain",
-        "<device> <sector>[+<count>]",
-        least=1,
-        most=2,
-        options=("json", *_WHICH),
-        operands=("device", "sector"),
-        own=True,
-        summary="Show where sectors of a device are, down the whole stack to file and byte offset.",
-    ),
-    Command(
-        "uri",
-        "content:uri",
-        "<device>",
-        most=1,
-        options=("json", *_WHICH),
-        operands=("device",),
-        own=True,
-        summary="Print the NBD URI of a device, for nbdcopy, qemu-img, nbdinfo and others.",
-    ),
-    Command(
-        "read",
-        "content:read",
-        "<device> [--offset <bytes>] [--length <bytes>]",
-        most=1,
-        options=("offset", "length", *_WHICH),
-        operands=("device",),
-        own=True,
-        summary="Write bytes of a device to standard output: all of it, or LENGTH bytes from OFFSET.",
-    ),
-    Command(
-        "write",
-        "content:write",
-        "<device> [--offset <bytes>] [--length <bytes>]",
-        most=1,
-        options=("offset", "length", *_WHICH),
-        operands=("device",),
-        own=True,
-        summary="Write standard input to a device, from OFFSET on; with LENGTH only so many bytes.",
-    ),
-    Command(
-        "daemon",
-        "daemon:daemon",
-        "run|status|stop",
-        least=1,
-        most=1,
-        options=("json",),
-        operands=("action",),
-        own=True,
-        summary="The core process: run it in the foreground, show its state, or end it. "
-        "Devices stay defined when it ends.",
-    ),
 )
 
+COMMANDS = (*_DMSETUP, *OWN)
 BY_NAME = {command.name: command for command in COMMANDS}

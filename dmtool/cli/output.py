@@ -7,7 +7,7 @@ import itertools
 import time
 from collections.abc import Iterator
 
-from dmtool.cli.commands import Command
+from dmtool.cli.command import Command
 from dmtool.cli.session import Session
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import CompletionItem
 
-from dmtool.cli.commands import Command
+from dmtool.cli.command import Command
 from dmtool.cli.getopt import Option
 from dmtool.cli.options import MANGLING_MODES, OPTIONS
 

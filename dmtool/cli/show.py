@@ -7,7 +7,7 @@ import errno
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from dmtool.cli.commands import Function
+from dmtool.cli.command import Function
 from dmtool.cli.session import Device, Failed, Session
 
 # The libdevmapper whose ways these are; scripts compare it.

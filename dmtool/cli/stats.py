@@ -10,7 +10,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dmtool.cli import columns
-from dmtool.cli.commands import function_of
+from dmtool.cli.command import function_of
 from dmtool.cli.regions import PROGRAM, Listing
 from dmtool.cli.session import Device, Failed, Session
 from dmtool.cli.show import each, present
@@ -37,7 +37,7 @@ _COUNTERS = (
 
 
 class Subcommand(NamedTuple):
-    """One command; ``function`` as of Command in ``dmtool.cli.commands``."""
+    """One command; ``function`` as of Command in ``dmtool.cli.command``."""
 
     name: str
     function: str

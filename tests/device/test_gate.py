@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import os
 import select
+import socket
 import threading
+
+import pytest
 
 from dmtool.device.gate import Gate
 
@@ -72,3 +76,51 @@ def test_descriptors_follow_the_gate() -> None:
     assert (_readable(closed), _readable(opened)) == (False, True)
     gate.destroy()
     assert (_readable(closed), _readable(opened)) == (True, True)
+
+
+def test_who_wants_it_closed_may_leave() -> None:
+    gate = Gate()
+    ours, client = socket.socketpair()
+    assert gate.enter()
+    answers: list[bool] = []
+    thread = threading.Thread(target=lambda: answers.append(gate.close(ours.fileno())))
+    thread.start()
+    select.select([gate.closed_fd], [], [])
+    client.close()
+    thread.join(10)
+    assert answers == [False]
+    assert gate.try_enter() is True
+    gate.leave()
+    gate.leave()
+    # nobody is inside: there is nothing to wait for
+    assert gate.close(ours.fileno())
+    assert gate.try_enter() is None
+    gate.open()
+    ours.close()
+
+
+def test_a_client_that_stays_gets_it_closed() -> None:
+    gate = Gate()
+    ours, client = socket.socketpair()
+    client.shutdown(socket.SHUT_WR)  # which is not to leave
+    assert gate.enter()
+    answers: list[bool] = []
+    thread = threading.Thread(target=lambda: answers.append(gate.close(ours.fileno())))
+    thread.start()
+    select.select([gate.closed_fd], [], [])
+    gate.leave()
+    thread.join(10)
+    assert answers == [True]
+    ours.close()
+    client.close()
+
+
+def test_descriptors_can_be_given_back() -> None:
+    gate = Gate()
+    fds = {gate.closed_fd, gate.open_fd}
+    gate.destroy()
+    gate.free()
+    for fd in fds:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+    assert _readable(gate.open_fd)

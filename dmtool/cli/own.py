@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands that dmsetup does not have."""
+
+from __future__ import annotations
+
+from dmtool.cli.command import WHICH, Command
+
+OWN = (
+    Command(
+        "check",
+        "examine:check",
+        "[<table_file>]",
+        most=1,
+        options=("readonly", "table", "json"),
+        operands=("file",),
+        own=True,
+        summary="Check a table without making a device; every error is shown. "
+        "The table is read from standard input if no file is named. Exit status 0 or 1.",
+    ),
+    Command(
+        "explain",
+        "examine:explain",
+        "<device> <sector>[+<count>]",
+        least=1,
+        most=2,
+        options=("json", *WHICH),
+        operands=("device", "sector"),
+        own=True,
+        summary="Show where sectors of a device are, down the whole stack to file and byte offset.",
+    ),
+    Command(
+        "uri",
+        "content:uri",
+        "<device>",
+        most=1,
+        options=("json", *WHICH),
+        operands=("device",),
+        own=True,
+        summary="Print the NBD URI of a device, for nbdcopy, qemu-img, nbdinfo and others.",
+    ),
+    Command(
+        "read",
+        "content:read",
+        "<device> [--offset <bytes>] [--length <bytes>]",
+        most=1,
+        options=("offset", "length", *WHICH),
+        operands=("device",),
+        own=True,
+        summary="Write bytes of a device to standard output: all of it, or LENGTH bytes from OFFSET.",
+    ),
+    Command(
+        "write",
+        "content:write",
+        "<device> [--offset <bytes>] [--length <bytes>]",
+        most=1,
+        options=("offset", "length", *WHICH),
+        operands=("device",),
+        own=True,
+        summary="Write standard input to a device, from OFFSET on; with LENGTH only so many bytes.",
+    ),
+    Command(
+        "daemon",
+        "daemon:daemon",
+        "run|status|stop",
+        least=1,
+        most=1,
+        options=("json",),
+        operands=("action",),
+        own=True,
+        summary="The core process: run it in the foreground, show its state, or end it. "
+        "Devices stay defined when it ends.",
+    ),
+)
