@@ -18,6 +18,7 @@ import pytest
 # command: Debian package
 PACKAGES = {
     "blockdev": "util-linux",
+    "btrfs": "btrfs-progs",
     "cc": "gcc",
     "debugfs": "e2fsprogs",
     "dmsetup": "dmsetup",
@@ -25,7 +26,9 @@ PACKAGES = {
     "fio": "fio",
     "fusermount3": "fuse3",
     "losetup": "util-linux",
+    "mkfs.btrfs": "btrfs-progs",
     "mkfs.ext4": "e2fsprogs",
+    "mkfs.xfs": "xfsprogs",
     "nbdcopy": "libnbd-bin",
     "nbdinfo": "libnbd-bin",
     "nbdkit": "nbdkit",
@@ -37,6 +40,7 @@ PACKAGES = {
     "shellcheck": "shellcheck",
     "strace": "strace",
     "unshare": "util-linux",
+    "xfs_repair": "xfsprogs",
 }
 # Debian keeps some of them where a user's PATH does not look.
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])

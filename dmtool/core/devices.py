@@ -34,6 +34,8 @@ class Devices:
         self.state = state
         self.lock = threading.Lock()
         self._changed = changed
+        # waits until what programs have closed is closed here too
+        self.settle_openers: Callable[[], None] = lambda: None
         self._names: dict[str, Entry] = {}
         self._uuids: dict[str, Entry] = {}
         self._minors: dict[int, Entry] = {}
@@ -277,6 +279,8 @@ class Devices:
 
         Raises DeviceError EBUSY if it is open and ``deferred`` is not given.
         """
+        if entry.device.open_count:
+            self.settle_openers()
         with self.lock:
             # tables are opened on top of it under the same lock
             busy = entry.device.retire()
@@ -323,6 +327,7 @@ class Devices:
 
         (dm_hash_remove_all.) Removing the upper device is what makes the lower one free.
         """
+        self.settle_openers()
         while True:
             gone = 0
             left = []

@@ -253,6 +253,20 @@ class Methods:
         socket = quote(os.fsencode(self._core.directory.nbd), safe="/")
         return {"uri": f"nbd+unix:///{path}?socket={socket}"}
 
+    @method("info")
+    def path(self, *, device: Reference) -> Info:
+        name = self._core.devices.find(device).device.name
+        return {"path": os.path.join(self._files()["mapper"], name)}
+
+    @method("info")
+    def mount_point(self) -> Info:
+        return self._files()
+
+    def _files(self) -> Info:
+        files = self._core.files()
+        directory = self._core.directory.path
+        return {"directory": directory, "mapper": str(files.mapper), "control": str(files.control)}
+
     @method("table")
     def explain(self, *, device: Reference, sector: int, count: int = 1) -> list[Info]:
         return explained(self._core.devices.find(device).device, sector, count)

@@ -12,6 +12,8 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dmtool.core.control import ControlServer
 from dmtool.core.devices import Devices
@@ -21,9 +23,12 @@ from dmtool.core.state import State
 from dmtool.core.tables import Tables
 from dmtool.device import MappedDevice
 from dmtool.directory import Directory
-from dmtool.errors import CoreError, os_reason
+from dmtool.errors import CoreError, DmtoolError, os_reason
 from dmtool.export.nbd import NbdServer
 from dmtool.names import mangle
+
+if TYPE_CHECKING:
+    from dmtool.export.fuse import FuseExport
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +56,9 @@ class Core:
         self._state: State | None = None
         self._control = ControlServer(Methods(self).call, self._changed)
         self._nbd = NbdServer(self._lookup, self._names)
+        self._mounting = threading.Lock()
+        self._files: FuseExport | None = None
+        self._files_used = 0
         self._cond = threading.Condition()
         self._stop = False
         self._changes = 0
@@ -95,10 +103,31 @@ class Core:
         restore(self.devices, self.tables)
         self._nbd.listen_unix(self.directory.nbd)
         self._nbd.start()
+        # listed rather than looked at: it may be the dead mount of a core that was killed
+        if os.path.basename(self.directory.mapper) in os.listdir(self.directory.path):
+            try:
+                self.files()
+            except DmtoolError as error:  # nothing else needs them
+                log.warning("%s", error)
         self.devices.settling.start()
         self.started = int(time.time())
         self._control.start()
         log.info("core %d in %s, %d devices", os.getpid(), self.directory.path, len(self.devices))
+
+    def files(self) -> FuseExport:
+        """The devices as files: mounted when somebody first asks for them, and from then on at
+        every start. Raises FuseUnavailable."""
+        from dmtool.core.files import Files
+        from dmtool.export.fuse import FuseExport
+
+        with self._mounting:
+            if self._files is None:
+                view = Files(self.devices, self.tables)
+                files = FuseExport(Path(self.directory.path), view, view)
+                files.start()
+                self.devices.settle_openers = files.settle
+                self._files = files
+            return self._files
 
     def _take_lock(self) -> bool:
         """Lock the directory, waiting for a core that is ending; False if one serves it."""
@@ -150,6 +179,9 @@ class Core:
     def _quiet(self, changes: int) -> bool:
         """Wait for the idle time; whether nothing came in it."""
         came = self._cond.wait_for(lambda: self._stop or self._changes != changes, self._idle)
+        used = self._files.requests if self._files else 0
+        came = came or used != self._files_used
+        self._files_used = used
         return not came and not self._nbd.connections
 
     def _busy(self) -> bool:
@@ -190,6 +222,8 @@ class Core:
         self._control.end()
         self._control.join(LAST_REQUESTS)
         self._nbd.close()
+        if self._files is not None:
+            self._files.close()
         with suppress(FileNotFoundError):
             os.unlink(self.directory.nbd)
         if self._state is not None:

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Both file systems of a core: ``mapper/`` and ``control/`` in one directory."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from dmtool.errors import os_reason
+from dmtool.export.fuse import mount as m
+from dmtool.export.fuse.control import ControlTree
+from dmtool.export.fuse.mapper import MapperTree
+from dmtool.export.fuse.session import Session
+from dmtool.export.fuse.tree import Tree
+from dmtool.export.fuse.views import ControlPort, DevicesView
+
+log = logging.getLogger(__name__)
+
+
+class FuseExport:
+    """The files of a core's devices.
+
+    Threads: ``start`` and ``close`` belong to one thread; ``settle`` may be called from any,
+    but not by what answers the kernel's requests in ``mapper/``.
+    """
+
+    def __init__(
+        self, directory: Path, devices: DevicesView, control: ControlPort | None = None
+    ) -> None:
+        """``directory`` gets ``mapper/`` and, with ``control``, ``control/``."""
+        self.mapper = directory / "mapper"
+        self.control = directory / "control"
+        self._mounts: list[tuple[Tree, Session]] = []
+        self._trees: list[tuple[Path, Tree]] = [(self.mapper, MapperTree(devices))]
+        if control is not None:
+            self._trees.append((self.control, ControlTree(devices, control, self.settle)))
+
+    def start(self) -> None:
+        """Mount, over the remains of a core that was killed. Raises FuseUnavailable; nothing is
+        mounted then."""
+        try:
+            for path, tree in self._trees:
+                self._mount(path, tree)
+        except BaseException:
+            self.close()
+            raise
+
+    def _mount(self, path: Path, tree: Tree) -> None:
+        try:
+            m.clean(str(path))
+            path.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise m.FuseUnavailable(f"{path}: {os_reason(error)}") from error
+        session = Session(str(path), tree)
+        tree.session = session
+        session.start()
+        self._mounts.append((tree, session))
+        log.info("mounted %s", path)
+
+    @property
+    def requests(self) -> int:
+        """How many there were so far; where it does not change nobody uses the files."""
+        return sum(session.requests for _, session in self._mounts)
+
+    def settle(self) -> None:
+        """Wait until every file that a program has closed is closed here too: the kernel tells
+        of it without waiting for an answer."""
+        if self._mounts:
+            self._mounts[0][1].settle()
+
+    def close(self) -> None:
+        """Unmount. Whoever has a file open gets ENOTCONN from now on; its device is closed."""
+        for tree, session in reversed(self._mounts):
+            session.close()
+            tree.close()
+        self._mounts.clear()

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loop devices over the files of ``mapper/``, for what wants a block device. Needs root.
+
+The ioctls of linux/loop.h; losetup does the same.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+from contextlib import suppress
+from pathlib import Path
+
+_CONTROL = "/dev/loop-control"
+_GET_FREE = 0x4C82
+_CONFIGURE = 0x4C0A  # Linux 5.8
+_CLR_FD = 0x4C01
+_READ_ONLY, _PARTSCAN, _DIRECT_IO = 1, 8, 16
+
+# struct loop_config: fd, block size, struct loop_info64 (of it: flags, file name), and room
+_CONFIG = struct.Struct("=II 48x 4x I 64s 64x 32x 16x 64x")
+_ATTEMPTS = 16
+
+
+def attach(path: str, *, readonly: bool = False, block_size: int = 512) -> str:
+    """A new loop device over the file at ``path``, its path. Partitions get devices too.
+
+    Reads and writes go past the loop device's own cache: the file needs none, and a flush is one.
+    Raises OSError.
+    """
+    mode = os.O_RDONLY if readonly else os.O_RDWR
+    file = os.open(path, mode | os.O_CLOEXEC)
+    try:
+        for _ in range(_ATTEMPTS):
+            loop = _free()
+            flags = _DIRECT_IO | _PARTSCAN | (_READ_ONLY if readonly else 0)
+            name = os.fsencode(path)[:63]
+            try:
+                _configure(loop, _CONFIG.pack(file, block_size, flags, name))
+            except OSError as error:
+                if error.errno == errno.EBUSY:
+                    continue  # somebody else was quicker
+                raise
+            return loop
+    finally:
+        os.close(file)
+    raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+
+def _free() -> str:
+    control = os.open(_CONTROL, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        return f"/dev/loop{fcntl.ioctl(control, _GET_FREE)}"
+    finally:
+        os.close(control)
+
+
+def _configure(loop: str, config: bytes) -> None:
+    device = os.open(loop, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(device, _CONFIGURE, config)
+    finally:
+        os.close(device)
+
+
+def attached(path: str) -> list[str]:
+    """The loop devices over the file at ``path``."""
+    found = []
+    for place in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with suppress(OSError):  # it has just gone
+            if place.read_text(errors="surrogateescape").rstrip("\n") == path:
+                found.append(f"/dev/{place.parts[3]}")
+    return sorted(found)
+
+
+def detach(loop: str) -> bool:
+    """Free a loop device; False if that will happen when its last user has gone. Raises OSError."""
+    device = os.open(loop, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(device, _CLR_FD)
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # it was free
+            raise
+    finally:
+        os.close(device)
+    return not os.path.exists(f"/sys/block/{os.path.basename(loop)}/loop/backing_file")
