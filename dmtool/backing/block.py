@@ -9,6 +9,7 @@ import os
 import struct
 
 from dmtool.backing.descriptor import Descriptor
+from dmtool.backing.fallocate import CANNOT, KEEP_SIZE, PUNCH_HOLE, fallocate
 from dmtool.backing.lock import Hold
 
 # linux/fs.h
@@ -54,9 +55,24 @@ class BlockDevice(Descriptor):
         self._range(_BLKDISCARD, offset, length)
 
     def write_zeroes(self, offset: int, length: int, *, allocate: bool = False) -> None:
+        if not allocate and self._unmap(offset, length):
+            return
         # BLKZEROOUT never unmaps, so what was asked to stay allocated does
         if self.readonly or not self._range(_BLKZEROOUT, offset, length):
             super().write_zeroes(offset, length, allocate=allocate)
+
+    def _unmap(self, offset: int, length: int) -> bool:
+        """Zeros without space (blkdev_fallocate, block/fops.c); False: the device has no such
+        command, or not for these bytes."""
+        if self.readonly or (offset | length) % self.block_size:
+            return False
+        try:
+            fallocate(self.fd, PUNCH_HOLE | KEEP_SIZE, offset, length)
+        except OSError as error:
+            if error.errno not in CANNOT:
+                raise
+            return False
+        return True
 
     def _range(self, request: int, offset: int, length: int) -> bool:
         if self.readonly:

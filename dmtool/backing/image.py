@@ -3,30 +3,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 
 from dmtool.backing import HOLE, ZERO
 from dmtool.backing.descriptor import Descriptor
+from dmtool.backing.fallocate import CANNOT, KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, fallocate
 from dmtool.backing.lock import Hold
 from dmtool.names import escape
-
-_KEEP_SIZE, _PUNCH_HOLE, _ZERO_RANGE = 0x01, 0x02, 0x10  # linux/falloc.h
-_CANNOT = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV)
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_fallocate = getattr(_libc, "fallocate64", None) or _libc.fallocate
-_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-_fallocate.restype = ctypes.c_int
-
-
-def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
-    """fallocate(2), which the os module lacks; bytes. Raises OSError."""
-    while _fallocate(fd, mode, offset, length) != 0:
-        error = ctypes.get_errno()
-        if error != errno.EINTR:
-            raise OSError(error, os.strerror(error))
 
 
 class ImageFile(Descriptor):
@@ -45,19 +29,19 @@ class ImageFile(Descriptor):
         if self.readonly:
             raise OSError(errno.EIO, f"{self.name} is read-only")
         try:
-            fallocate(self.fd, _PUNCH_HOLE | _KEEP_SIZE, offset, length)
+            fallocate(self.fd, PUNCH_HOLE | KEEP_SIZE, offset, length)
         except OSError as error:
-            if error.errno not in _CANNOT:
+            if error.errno not in CANNOT:
                 raise
 
     def write_zeroes(self, offset: int, length: int, *, allocate: bool = False) -> None:
         if self.readonly:
             raise OSError(errno.EIO, f"{self.name} is read-only")
-        mode = _ZERO_RANGE if allocate else _PUNCH_HOLE
+        mode = ZERO_RANGE if allocate else PUNCH_HOLE
         try:
-            fallocate(self.fd, mode | _KEEP_SIZE, offset, length)
+            fallocate(self.fd, mode | KEEP_SIZE, offset, length)
         except OSError as error:
-            if error.errno not in _CANNOT:
+            if error.errno not in CANNOT:
                 raise
             super().write_zeroes(offset, length, allocate=allocate)
 
@@ -70,7 +54,12 @@ class ImageFile(Descriptor):
             except OSError as error:
                 if error.errno != errno.ENXIO:
                     return [*found, (end - offset, 0)]
-                data = end  # nothing but a hole up to the end of the file
+                # nothing but a hole up to the end of the file, and nothing behind that: who reads
+                # there is told so
+                data = min(max(os.fstat(self.fd).st_size, offset), end)
+                if data > offset:
+                    found.append((data - offset, HOLE | ZERO))
+                return [*found, (end - data, 0)] if data < end else found
             if data > offset:
                 found.append((min(data, end) - offset, HOLE | ZERO))
                 offset = data

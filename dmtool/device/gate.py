@@ -11,10 +11,18 @@ Threads: every method from any thread; nobody may call ``close`` or ``drain`` fr
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import threading
+from collections.abc import Callable
 from contextlib import suppress
+
+from dmtool.targets import waiting
+
+
+def _never() -> bool:
+    return False
 
 
 class Gate:
@@ -30,10 +38,17 @@ class Gate:
         self._open_fd = -1
         self._empty_fds: set[int] = set()  # of those who wait in `close` with a client
 
-    def enter(self) -> bool:
-        """Go in, waiting while the gate is closed; False if it is gone."""
+    def enter(self, given_up: Callable[[], bool] = _never) -> bool:
+        """Go in, waiting while the gate is closed; False if it is gone.
+
+        Raises OSError ECANCELED once ``given_up()``, which is asked again after ``wake``, and
+        MustWait on a thread that must not wait.
+        """
         with self._lock:
             while self._closed and not self._gone:
+                waiting.check()
+                if given_up():
+                    raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
                 self._changed.wait()
             if self._gone:
                 return False
@@ -49,6 +64,11 @@ class Gate:
                 return None
             self._inside += 1
             return True
+
+    def wake(self) -> None:
+        """Have who waits in ``enter`` ask whether it has given up."""
+        with self._lock:
+            self._changed.notify_all()
 
     def leave(self) -> None:
         """Go out; once for each time that enter or try_enter answered True."""

@@ -202,6 +202,7 @@ class MappedDevice(Events):
     def _reopen(self) -> None:
         self._running = self.live is not None
         if self.live is not None:
+            self.live.noflush = False  # who raised Requeue has left by now
             self._hook(self.live, "resume", quiet=True)
         self._gate.open()
 
@@ -262,11 +263,23 @@ class MappedDevice(Events):
     def begin(self) -> Table:
         """Enter for I/O, waiting while the device is suspended; the live table until ``end``.
 
-        Raises OSError ENXIO when the device is removed, EIO when it has no live table.
+        Raises OSError ENXIO when the device is removed, EIO when it has no live table; MustWait
+        instead of waiting on a thread that must not.
         """
         if not self._gate.enter():
             raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
         return self._entered()
+
+    def begin_again(self, given_up: Callable[[], bool]) -> Table:
+        """As ``begin``, after a Requeue and ``end``; OSError ECANCELED once ``given_up()``, which
+        is asked again after ``wake``."""
+        if not self._gate.enter(given_up):
+            raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+        return self._entered()
+
+    def wake(self) -> None:
+        """See ``begin_again``."""
+        self._gate.wake()
 
     def try_begin(self) -> Table | None:
         """As ``begin``, but None where that would wait."""
@@ -305,7 +318,8 @@ class MappedDevice(Events):
             try:
                 return do(table)
             except Requeue:
-                continue
+                if not table.noflush:
+                    raise OSError(errno.EIO, os.strerror(errno.EIO)) from None
             finally:
                 self.end()
 

@@ -18,8 +18,20 @@ from dmtool.backing import Backing, Bytes
 from dmtool.errors import PluginError
 from dmtool.plan import Fail, Zero
 from dmtool.sectors import SECTOR, to_bytes
-from dmtool.targets.io import Defer, Delay, Done, Fanout, Io, Op, Remap, Requeue, Verdict
+from dmtool.targets.io import (
+    Defer,
+    Delay,
+    Done,
+    Fanout,
+    Io,
+    Op,
+    Remap,
+    Requeue,
+    Verdict,
+    outcome,
+)
 from dmtool.targets.target import Target
+from dmtool.targets.waiting import MustWait, check
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +42,9 @@ class PythonMap(Backing):
     I/O that is not aligned to sectors is widened to whole sectors: reads are cut afterwards,
     writes read the sectors first. Such writes go one after the other; against whole-sector
     writes to the very same sector at the same time they are not ordered.
+
+    On a thread that must not wait a Defer or Delay raises MustWait: ``map`` is then asked again
+    for the same I/O, on another thread.
 
     Threads: any, several at once.
     """
@@ -42,7 +57,14 @@ class PythonMap(Backing):
         self._partial_write = threading.Lock()
 
     def pread(self, length: int, offset: int) -> bytes:
-        return b"".join(_good(part) for _, part in self.pread_parts(length, offset))
+        parts = self.pread_parts(length, offset)
+        failed: OSError | None = None
+        for _, part in parts:
+            if isinstance(part, OSError):
+                failed = outcome(failed, part)
+        if failed:
+            raise failed
+        return b"".join(part for _, part in parts)  # type: ignore[misc]  # errors were raised
 
     def pread_parts(self, length: int, offset: int) -> list[tuple[int, bytes | OSError]]:
         skip = offset % SECTOR
@@ -67,8 +89,13 @@ class PythonMap(Backing):
         """Write; with ``fua`` each I/O is told so."""
         head, tail = offset % SECTOR, -(offset + len(data)) % SECTOR
         if head or tail:
-            with self._partial_write:
+            if not self._partial_write.acquire(blocking=False):
+                check()
+                self._partial_write.acquire()
+            try:
                 self._write_partial(data, offset, head, tail, fua)
+            finally:
+                self._partial_write.release()
         else:
             self._write(data, offset, fua)
 
@@ -90,7 +117,7 @@ class PythonMap(Backing):
             try:
                 self._do(io)
             except OSError as error:
-                first = first or error
+                first = outcome(first, error)
         if first:
             raise first
 
@@ -107,6 +134,8 @@ class PythonMap(Backing):
             number = self.target.type.call("end_io", self.target, io, error.errno or errno.EIO)
         except PluginError:
             return error
+        except OSError as other:
+            return other
         if number == error.errno:
             return error
         return OSError(number, os.strerror(number)) if number else None
@@ -121,6 +150,7 @@ class PythonMap(Backing):
     def write_zeroes(self, offset: int, length: int, *, allocate: bool = False) -> None:
         if Op.WRITE_ZEROES in self.target.ops and not (offset | length) % SECTOR:
             for io in self._ios(Op.WRITE_ZEROES, offset, length):
+                io.allocate = allocate
                 self._do(io)
             return
         step = 1 << 20
@@ -152,6 +182,8 @@ class PythonMap(Backing):
         if self._end_io:
             try:
                 error = self._end_io(self.target, io, error)
+            except (Requeue, MustWait):
+                raise
             except Exception as bug:  # noqa: BLE001  # a plugin may raise anything
                 error = self._bug("end_io", bug)
         if error:
@@ -164,7 +196,7 @@ class PythonMap(Backing):
         try:
             assert self._map is not None
             verdict: Verdict = self._map(self.target, io)
-        except OSError:
+        except (OSError, MustWait):
             raise
         except Exception as bug:  # a plugin may raise anything
             raise OSError(self._bug("map", bug), "") from bug
@@ -173,6 +205,7 @@ class PythonMap(Backing):
     def _answer(self, io: Io, verdict: Verdict) -> None:
         while isinstance(verdict, Defer | Delay):
             self.target.blocks = True
+            check()
             if isinstance(verdict, Delay):
                 # a thread of its own waits here: the exports see `blocks` and hand such I/O to
                 # their worker pools
@@ -208,8 +241,9 @@ class PythonMap(Backing):
         if count == io.count:
             self._to(io, to)
             return
-        rest = Io(io.op, io.sector + count, io.count - count, fua=io.fua)
-        front = Io(io.op, io.sector, count, fua=io.fua)
+        after = io.sector + count
+        rest = Io(io.op, after, io.count - count, fua=io.fua, allocate=io.allocate)
+        front = Io(io.op, io.sector, count, fua=io.fua, allocate=io.allocate)
         if io.data is not None:
             view = memoryview(io.data)
             front.data, rest.data = view[: to_bytes(count)], view[to_bytes(count) :]
@@ -225,7 +259,7 @@ class PythonMap(Backing):
             try:
                 self._to(io, one)
             except OSError as error:
-                first = first or error
+                first = outcome(first, error)
             else:
                 if io.op is Op.READ:
                     return
@@ -251,16 +285,10 @@ class PythonMap(Backing):
             case Op.DISCARD:
                 device.discard(offset, length)
             case Op.WRITE_ZEROES:
-                device.write_zeroes(offset, length)
+                device.write_zeroes(offset, length, allocate=io.allocate)
 
     def _bug(self, hook: str, error: Exception) -> int:
         try:
             self.target.type.bug(hook, error)
         except PluginError:
             return errno.EIO
-
-
-def _good(part: bytes | OSError) -> bytes:
-    if isinstance(part, OSError):
-        raise part
-    return part

@@ -166,6 +166,10 @@ class Legs(Backing):
     def pwrite(self, data: Bytes, offset: int) -> None:
         self.write(data, offset, fua=False)
 
+    def write_plain(self, data: Bytes, offset: int) -> bool:
+        """Write to all legs. False: not all of it was, and the target does not know."""
+        return self._all(lambda leg, at: leg.pwrite(data, at), offset)
+
     def write(self, data: Bytes, offset: int, *, fua: bool) -> None:
         if not self._all(lambda leg, at: leg.pwrite(data, at), offset):
             self.map.write(data, self.begin + offset, fua=fua)

@@ -19,7 +19,7 @@ from dmtool.sectors import to_bytes, to_sectors
 from dmtool.table.bulk import Bulk
 from dmtool.table.mapping import PythonMap
 from dmtool.table.segments import Run, Segment, Single, compile_plan, uses
-from dmtool.targets.io import Io, Op
+from dmtool.targets.io import Io, Op, Requeue, outcome
 from dmtool.targets.target import Target
 
 Part = tuple[int, int, bytes | OSError]
@@ -49,7 +49,8 @@ class Table:
                     is under way is done. The mapped device that takes the table sets both.
 
     All offsets and lengths of I/O are bytes and lie within ``size``. Reads and writes do all
-    the parts that can be done; then the first part's OSError is raised.
+    the parts that can be done; then the first part's OSError is raised, a Requeue before all
+    others. On a thread that must not wait all I/O may raise MustWait.
 
     Threads: I/O from any thread, several at once; the rest from one at a time.
     """
@@ -226,9 +227,12 @@ class Table:
 
     def read(self, offset: int, length: int) -> bytes:
         parts = self.read_parts(offset, length)
+        failed: OSError | None = None
         for _, _, data in parts:
             if isinstance(data, OSError):
-                raise data
+                failed = outcome(failed, data)
+        if failed:
+            raise failed
         if len(parts) == 1:
             return parts[0][2]  # type: ignore[return-value]  # errors were raised above
         return b"".join(data for _, _, data in parts)  # type: ignore[misc]
@@ -282,7 +286,7 @@ class Table:
             try:
                 mapped.flush()
             except OSError as error:
-                first = first or error
+                first = outcome(first, error)
         for backing in self.backings:
             try:
                 backing.flush()
@@ -360,7 +364,8 @@ class Table:
             try:
                 do(backing, at, size, done)
             except OSError as error:
-                first = first or self._failed(op, offset + done, size, backing, error)
+                if first is None or isinstance(error, Requeue):
+                    first = self._failed(op, offset + done, size, backing, error)
             done += size
         return first
 
@@ -380,11 +385,15 @@ class Table:
     ) -> OSError | None:
         """Tell the target of a failed I/O that its plan did; what is to be reported."""
         target = self.targets[self._find(offset >> 9)]
-        if target.type.end_io is None or type(backing) is PythonMap:
+        told = type(backing) is PythonMap or isinstance(error, Requeue)
+        if target.type.end_io is None or told:
             return error
         sector = to_sectors(offset)
         io = Io(op, sector, to_sectors(offset + length + 511) - sector, device=backing)
-        number = target.type.call("end_io", target, io, error.errno or errno.EIO)
+        try:
+            number = target.type.call("end_io", target, io, error.errno or errno.EIO)
+        except OSError as other:
+            return other
         if number == error.errno:
             return error
         return OSError(number, os.strerror(number)) if number else None

@@ -35,6 +35,7 @@ class Io:
     ``data``    what is written; ``map`` may put other bytes of the same length in its place.
                 For reads None until the I/O is done; ``end_io`` may change it then.
     ``fua``     a write that must be on stable storage before it is reported done.
+    ``allocate``  zeros that are to take up space (the kernel's REQ_NOUNMAP).
     ``device``  the backing it was remapped to, None before that.
     """
 
@@ -44,6 +45,7 @@ class Io:
     data: Bytes | None = None
     fua: bool = False
     device: Backing | None = None
+    allocate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +91,19 @@ class Delay:
 
 
 class Requeue(OSError):
-    """Raised by a deferred function (or ``map``) while the device is being suspended without
-    flush: the I/O is done again, from its beginning, after resume (DM_MAPIO_REQUEUE)."""
+    """Raised by a deferred function, ``map`` or ``end_io`` while the device is being suspended
+    without flush: the I/O is done again, from its beginning, on the table that is live after
+    resume (DM_MAPIO_REQUEUE, DM_ENDIO_REQUEUE). At any other time it is the error EIO.
+
+    Of several errors of one I/O it is the one that counts (dm_io_set_error)."""
 
     def __init__(self) -> None:
         super().__init__(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
+def outcome(first: OSError | None, error: OSError | None) -> OSError | None:
+    """What an I/O ends with of which one part did so with ``first``, a later one with ``error``."""
+    return error if first is None or isinstance(error, Requeue) else first
 
 
 Verdict = Remap | Fanout | Fail | Zero | Done | Defer | Delay

@@ -37,6 +37,8 @@ class Target(Generic[C]):
                         Without DISCARD discards are dropped; without WRITE_ZEROES zeros are
                         written; without FLUSH only the backings are flushed, as they are in any
                         case (the kernel's num_*_bios).
+    ``blocks``          ``map`` answers with Defer or Delay: it is asked where it may wait. If
+                        ``ctr`` does not say so, the first such answer does.
     ``readonly``        the table is loaded read-only.
 
     Threads: ``event`` and ``replan`` from any thread, but ``replan`` that waits never from within
@@ -53,8 +55,8 @@ class Target(Generic[C]):
         self.max_io_len = 0
         self.ops = READS_AND_WRITES
         self.text = ""  # the arguments as `dmtool table` prints them
-        # set at the first Defer or Delay: from then on, until the next plan, the exports keep
-        # this target's I/O off the threads that serve others
+        # set by ctr, or at the first Defer or Delay: from then on, until the next plan, the
+        # exports keep this target's I/O off the threads that serve others
         self.blocks = False
         self._owner = owner
 

@@ -60,7 +60,7 @@ class Legs:
                 case Op.DISCARD:
                     device.discard(at, length)
                 case Op.WRITE_ZEROES:
-                    device.write_zeroes(at, length)
+                    device.write_zeroes(at, length, allocate=io.allocate)
                 case _:
                     assert io.data is not None
                     begin = skip * SECTOR

@@ -95,6 +95,29 @@ def test_discard_and_zeroes(loop: Callable[..., str], tmp_path: Path) -> None:
     backing.close()
 
 
+def test_zeroes_take_up_space_only_where_they_are_to(
+    loop: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backing = _open(loop(8192))
+    image = tmp_path / "image0"
+    before = image.stat().st_blocks
+    backing.write_zeroes(0, 1 << 20, allocate=True)
+    assert image.stat().st_blocks == before
+    backing.write_zeroes(1 << 20, 1 << 20)
+    assert image.stat().st_blocks < before
+    assert backing.pread(2 << 20, 0) == bytes(2 << 20)
+    assert backing.pread(512, 2 << 20) == pattern(1, 2 << 20, 512)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    # a device that cannot unmap with zeros
+    monkeypatch.setattr("dmtool.backing.block.fallocate", refuse)
+    backing.write_zeroes(2 << 20, 4096)
+    assert backing.pread(4608, 2 << 20) == bytes(4096) + pattern(1, (2 << 20) + 4096, 512)
+    backing.close()
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dmtool.backing import HOLE, ZERO
 from dmtool.backing.image import ImageFile
 from dmtool.backing.open import open_backing
 from dmtool.testing import make_pattern, pattern
@@ -80,6 +81,22 @@ def test_truncated_below(tmp_path: Path) -> None:
     os.close(reading)
     os.close(writing)
     del view
+    image.close()
+
+
+def test_allocation_of_what_is_cut_off(tmp_path: Path) -> None:
+    """Zeros are not told of where a read fails."""
+    path = tmp_path / "image"
+    make_pattern(path, 1, 64)
+    image = _open(path)
+    os.truncate(path, 4096)
+    assert image.extents(0, 32768) == [(4096, 0), (28672, 0)]
+    assert image.extents(8192, 4096) == [(4096, 0)]
+    os.truncate(path, 16384)
+    assert image.extents(0, 32768) == [(4096, 0), (12288, HOLE | ZERO), (16384, 0)]
+    assert image.extents(4096, 12288) == [(12288, HOLE | ZERO)]
+    os.truncate(path, 65536)
+    assert image.extents(0, 32768) == [(4096, 0), (28672, HOLE | ZERO)]
     image.close()
 
 

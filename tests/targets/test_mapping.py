@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -22,12 +23,15 @@ from dmtool.api import (
     Io,
     Op,
     Remap,
+    Requeue,
     Target,
     Verdict,
     Zero,
     hookimpl,
 )
+from dmtool.backing.image import ImageFile
 from dmtool.targets.registry import TARGETS
+from dmtool.targets.waiting import MustWait, hurry, patience
 from dmtool.testing import pattern
 
 Make = Callable[..., Device]
@@ -207,6 +211,98 @@ def test_flush_and_discard_only_where_declared(device: Make) -> None:
 
 def _raises(ti: Target[Any], io: Io) -> Remap:
     raise KeyError("bug")
+
+
+@pytest.mark.parametrize("split", [None, 3])
+@pytest.mark.parametrize("allocate", [False, True])
+def test_zeros_know_whether_they_take_up_space(
+    device: Make, monkeypatch: pytest.MonkeyPatch, allocate: bool, split: int | None
+) -> None:
+    told = []
+
+    def zero(self: ImageFile, offset: int, length: int, *, allocate: bool) -> None:
+        told.append((offset, length, allocate))
+
+    monkeypatch.setattr(ImageFile, "write_zeroes", zero)
+
+    def answer(ti: Target[Any], io: Io) -> Remap:
+        to = _linear(ti, io)
+        return Remap(to.device, to.sector, split) if split and io.count > split else to
+
+    dev = device(answer, ops={Op.WRITE_ZEROES})
+    dev.mapped.write_zeroes(4096, 4096, allocate=allocate)
+    assert sum(length for _, length, _ in told) == 4096
+    assert {flag for _, _, flag in told} == {allocate}
+
+
+def test_what_must_not_wait_does_not(device: Make) -> None:
+    """It is told so before anything was waited for, and before end_io."""
+    ran: list[str] = []
+
+    def answer(ti: Target[Any], io: Io) -> Defer:
+        ran.append("map")
+        return Defer(lambda: ran.append("function") or _linear(ti, io))  # type: ignore[func-returns-value]
+
+    dev = device(answer, end_io=lambda ti, io, error: ran.append("end_io") or error)
+    with hurry():
+        for call in (lambda: dev.pread(512, 4096), lambda: dev.pwrite(b"x", 4100)):
+            with pytest.raises(MustWait):
+                call()
+        assert ran == ["map"] * 2
+        with patience():
+            assert dev.pread(512, 4096) == pattern(1, 4096, 512)
+    assert ran[2:] == ["map", "function", "end_io"]
+    dev.pwrite(b"x", 4100)
+    assert dev.pread(1, 4100) == b"x"
+
+
+@pytest.mark.parametrize("where", ["map", "end_io"])
+def test_requeue_is_an_error_at_any_other_time(device: Make, where: str) -> None:
+    """dm_io_complete (dm.c): the kernel takes it so only while it suspends without flush."""
+
+    def requeue(*_: object) -> Remap:
+        raise Requeue
+
+    dev = device(requeue) if where == "map" else device(_linear, end_io=requeue)
+    for call in (lambda: dev.pread(512, 4096), lambda: dev.pwrite(b"x", 4100)):
+        with pytest.raises(OSError, match="Input/output error"):
+            call()
+    dev.mapped.suspend(noflush=True)
+    dev.mapped.resume()
+    with pytest.raises(OSError, match="Input/output error"):
+        dev.pread(512, 4096)
+
+
+def test_requeue_counts_more_than_errors(device: Make) -> None:
+    """dm_io_set_error (dm.c), wherever in the I/O it comes."""
+    suspending = threading.Event()
+    arrived = threading.Event()
+
+    def answer(ti: Target[Any], io: Io) -> Verdict:
+        def hold() -> Verdict:
+            arrived.set()
+            assert suspending.wait(10)
+            raise Requeue
+
+        return Defer(hold) if io.sector % 3 == 1 and not suspending.is_set() else Fail(errno.EIO)
+
+    for op in (
+        lambda dev: dev.pread(4 * 512, 8 * 512),
+        lambda dev: dev.pwrite(bytes(4 * 512), 8 * 512),
+        lambda dev: dev.mapped.read_parts(8 * 512, 4 * 512),
+    ):
+        suspending.clear()
+        arrived.clear()
+        dev = device(answer, max_io_len=1, presuspend=lambda ti: suspending.set())
+        done: list[object] = []
+        thread = threading.Thread(target=lambda op=op, dev=dev, done=done: done.append(op(dev)))  # type: ignore[misc]
+        thread.start()
+        assert arrived.wait(10)
+        dev.mapped.suspend(noflush=True)
+        dev.reload("0 32 zero")
+        dev.mapped.resume()
+        thread.join(10)
+        assert len(done) == 1
 
 
 @pytest.mark.parametrize(

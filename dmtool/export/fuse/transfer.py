@@ -213,14 +213,15 @@ def leave(entered: list[MappedDevice]) -> None:
 
 
 def _mirrored(table: Table, offset: int, data: memoryview) -> bool:
-    """Write to all legs of a mirror, if these are files. Raises OSError."""
+    """Write to all legs of a mirror, if these are files."""
     where = table.extent(offset, len(data))
-    if where is None or not isinstance(where[0], Legs):
+    if where is None:
         return False
-    if any(leg.fd is None for leg, _ in where[0].legs):
+    legs, at = where
+    if not isinstance(legs, Legs):
         return False
-    table.write(offset, data)
-    return True
+    # what fails on a leg is for a worker: the mirror may hold such a write, or have it done again
+    return all(leg.fd is not None for leg, _ in legs.legs) and legs.write_plain(data, at)
 
 
 def check_write(table: Table, offset: int, length: int) -> None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from dmtool.backing import ZERO, Bytes
 from dmtool.export.nbd import protocol as p
 from dmtool.table import Table
+from dmtool.targets.io import Requeue
+from dmtool.targets.waiting import MustWait
 
 log = logging.getLogger(__name__)
 
@@ -169,14 +171,32 @@ def may_wait(table: Table, request: Request) -> bool:
 
 
 def execute(session: Session, request: Request, table: Table) -> Reply:
-    """Do a request that was not refused. Raises nothing: errors are replies."""
+    """Do a request that was not refused; errors are replies.
+
+    Raises Requeue: it is to be done again when the device is resumed, by whatever table it has
+    then; MustWait, on a thread that must not wait: again, on another thread.
+    """
     try:
         return _execute(session, request, table)
+    except Requeue as again:
+        if table.noflush:
+            raise
+        return [error(session, request.cookie, p.EIO, _text(again))]
+    except MustWait:
+        raise
     except OSError as failed:
         return [os_error(session, request.cookie, failed)]
     except Exception as bug:  # of a target type: it must not end the connection
         log.exception("NBD command %d at %d", request.command, request.offset)
         return [error(session, request.cookie, p.EIO, f"{type(bug).__name__}: {bug}")]
+
+
+def execute_again(session: Session, request: Request, table: Table) -> Reply:
+    """``execute`` after a Requeue, which ``table`` may refuse. Raises the same."""
+    refused = refusal(session, request, table)
+    if refused:
+        return [error(session, request.cookie, *refused)]
+    return execute(session, request, table)
 
 
 def _execute(session: Session, request: Request, table: Table) -> Reply:
@@ -214,6 +234,9 @@ def _read(session: Session, request: Request, table: Table) -> Reply:
     errors = [(at, part) for at, _, part in parts if isinstance(part, OSError)]
     if not errors:
         return [data_header(session, cookie, offset, length), *(part for _, _, part in parts)]  # type: ignore[list-item]  # none is an error
+    for _, failed in errors:
+        if isinstance(failed, Requeue):
+            raise failed
     reply: Reply = []
     if not request.flags & p.CMD_FLAG_DF:
         for at, datas in _good_runs(parts):

@@ -13,7 +13,6 @@ bytes of a mapping (see Backing.view).
 from __future__ import annotations
 
 import contextlib
-import errno
 import socket
 from collections.abc import Callable
 from struct import Struct
@@ -24,7 +23,7 @@ from dmtool.device import MappedDevice
 from dmtool.export.nbd import commands as c
 from dmtool.export.nbd import protocol as p
 from dmtool.export.nbd.batch import Batch
-from dmtool.export.nbd.handedover import HandedOver
+from dmtool.export.nbd.handedover import HandedOver, unable
 from dmtool.export.nbd.incoming import WHOLE, Incoming
 from dmtool.export.nbd.largeread import LARGE, LargeRead
 from dmtool.export.nbd.largewrite import write_arriving
@@ -34,6 +33,8 @@ from dmtool.export.nbd.residency import Residency, intact
 from dmtool.export.nbd.workers import Workers
 from dmtool.table import Table
 from dmtool.table.segments import Segment
+from dmtool.targets.io import Requeue
+from dmtool.targets.waiting import MustWait, hurry
 
 _BATCH_BYTES = 512 << 10
 
@@ -79,10 +80,11 @@ class Connection:
     def serve(self) -> None:
         """Until the client disconnects. The socket is closed then."""
         try:
-            step: Step = self._more
-            while not self._over:
-                step()
-                step = self._batch()
+            with hurry():
+                step: Step = self._more
+                while not self._over:
+                    step()
+                    step = self._batch()
         except (Gone, OSError):
             with contextlib.suppress(OSError):
                 self._sock.shutdown(socket.SHUT_RDWR)
@@ -143,8 +145,12 @@ class Connection:
             if table is None or refused:
                 reply = [refused]
             elif not c.may_wait(table, request):
-                reply = c.execute(self._session, request, table)
-                self._passage.count_one(request)
+                try:
+                    reply = c.execute(self._session, request, table)
+                except (MustWait, Requeue):
+                    pass  # a worker does it again, from its beginning
+                else:
+                    self._passage.count_one(request)
             handed_over = reply is None and self._handed.add(self._waiters, request)
             self._passage.leave()
             if reply is not None:
@@ -161,8 +167,7 @@ class Connection:
                 if passage.enter():
                     return passage.table
             except OSError as error:
-                gone = error.errno == errno.ENXIO
-                self._dead = OSError(errno.ESHUTDOWN, "the device is removed") if gone else error
+                self._dead = unable(error)
                 return None
             self._in.wait(passage.device.open_fd)
 
@@ -287,12 +292,16 @@ class Connection:
             segments = self._passage.segments(offset, length)
             if segments is not None:
                 return self._read(batch, request, segments)
-        if c.may_wait(table, request):
-            if request.data:
-                request.data = bytes(request.data)
-            return self._handed.add(self._waiters, request)
-        batch.add(c.execute(self._session, request, table))
-        return True
+        if not c.may_wait(table, request):
+            try:
+                batch.add(c.execute(self._session, request, table))
+            except (MustWait, Requeue):
+                pass  # a worker does it again, from its beginning
+            else:
+                return True
+        if request.data:
+            request.data = bytes(request.data)
+        return self._handed.add(self._waiters, request)
 
     def _read(self, batch: Batch, request: c.Request, segments: list[Segment]) -> bool:
         """A read that is not plain, not small, not warm, or not in one piece of a file."""

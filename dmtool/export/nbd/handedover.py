@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
+import errno
 import select
 import time
+from collections.abc import Callable
+from functools import partial
 
-from dmtool.device.stats import Stats
 from dmtool.export.nbd import commands as c
 from dmtool.export.nbd import protocol as p
 from dmtool.export.nbd.incoming import Incoming
-from dmtool.export.nbd.outgoing import Cost, Outgoing
+from dmtool.export.nbd.outgoing import Outgoing
 from dmtool.export.nbd.passage import Passage
 from dmtool.export.nbd.workers import Workers
 from dmtool.table import Table
+from dmtool.targets.io import Requeue
 
 MOST = 128
 BYTES_MOST = 64 << 20
@@ -22,6 +25,9 @@ BYTES_MOST = 64 << 20
 _GROUP = 8
 _GROUP_BYTES = 256 << 10
 _LONG = 0.001  # seconds; what is ready goes out before the rest of a group that takes so long
+_HUNG_UP = select.POLLHUP | select.POLLERR
+
+_Execute = Callable[[c.Session, c.Request, Table], c.Reply]
 
 
 class HandedOver:
@@ -39,6 +45,7 @@ class HandedOver:
         self._session = session
         self._in = inc
         self._out = out
+        self._gone = False  # the client
 
     def add(self, workers: Workers, request: c.Request) -> bool:
         """Have a worker do a request, inside the gate on its own account, and send its reply.
@@ -74,23 +81,13 @@ class HandedOver:
             del reads[:end]
 
     def _start(self, workers: Workers, requests: list[c.Request]) -> bool:
-        session, device, out = self._session, self._passage.device, self._out
         try:
-            entered = device.try_begin()
+            table = self._passage.device.try_begin()
         except OSError:
             return False  # removed: the connection finds that out when it enters
-        if entered is None:
+        if table is None:
             return False
-        table = entered
-
-        def job() -> None:
-            try:
-                last = _do_in_turn(session, device.stats, table, out, requests)
-            finally:
-                device.end()
-            out.post(*last)
-
-        workers.submit(job)
+        workers.submit(partial(self._do_in_turn, table, requests))
         return True
 
     def settle(self) -> None:
@@ -114,16 +111,21 @@ class HandedOver:
         self._no_room_for = 0
 
     def finish(self) -> None:
-        """Wait for all of them, whether the client is there or not."""
+        """Wait for all of them, whether the client is there or not; but of a client that is gone
+        nothing is done again after resume, as nothing is that it sent while suspended."""
         out = self._out
         out.wanted = True
         self.settle()
         while self.count:
             poll = select.poll()
             poll.register(out.wake_fd, select.POLLIN)
-            if out.blocked:
-                poll.register(out.sock, select.POLLOUT)
-            poll.poll()
+            if out.blocked or not self._gone:
+                poll.register(out.sock, select.POLLOUT if out.blocked else 0)
+            ready = dict(poll.poll())
+            if ready.get(out.sock.fileno(), 0) & _HUNG_UP and not self._gone:
+                self._gone = True
+                self._passage.device.wake()
+            out.woken()
             out.pump()
             self.settle()
 
@@ -145,32 +147,70 @@ class HandedOver:
     def _full(self, cost: int) -> bool:
         return self.count >= MOST or (self.count > 0 and self._bytes + cost > BYTES_MOST)
 
+    # -- on a worker -----------------------------------------------------------------------------
+
+    def _do_in_turn(self, entered: Table, requests: list[c.Request]) -> None:
+        """Do requests one after the other and send their replies; the device was entered."""
+        device, out = self._passage.device, self._out
+        table: Table | None = entered
+        execute = c.execute
+        reply: c.Reply = []
+        count = size = 0
+        begun = time.monotonic()
+        try:
+            for request in requests:
+                if count and time.monotonic() - begun > _LONG:
+                    out.post(reply, (count, size))
+                    reply, count, size = [], 0, 0
+                if table is not None:
+                    try:
+                        reply += self._do(execute, table, request)
+                    except Requeue:
+                        device.end()
+                        table = None
+                if table is None:
+                    if count:
+                        out.post(reply, (count, size))
+                        reply, count, size = [], 0, 0
+                    execute = c.execute_again
+                    again, table = self._again(request)
+                    reply += again
+                count += 1
+                size += _cost(request)
+        finally:
+            if table is not None:
+                device.end()
+        out.post(reply, (count, size))
+
+    def _again(self, request: c.Request) -> tuple[c.Reply, Table | None]:
+        """Do a request once more, when the device lets I/O in; its reply, and the table by which
+        it was done: the device is entered, but if that is None."""
+        device = self._passage.device
+        while True:
+            try:
+                table = device.begin_again(lambda: self._gone)
+            except OSError as failed:
+                return [c.os_error(self._session, request.cookie, unable(failed))], None
+            try:
+                return self._do(c.execute_again, table, request), table
+            except Requeue:
+                device.end()
+
+    def _do(self, execute: _Execute, table: Table, request: c.Request) -> c.Reply:
+        session = self._session
+        if not request.counts:
+            return execute(session, request, table)
+        write = request.command != p.CMD_READ
+        return self._passage.device.stats.timed(
+            lambda: execute(session, request, table), write, request.offset, request.length
+        )
+
+
+def unable(failed: OSError) -> OSError:
+    """What clients are told of a device that cannot be entered."""
+    gone = failed.errno == errno.ENXIO
+    return OSError(errno.ESHUTDOWN, "the device is removed") if gone else failed
+
 
 def _cost(request: c.Request) -> int:
     return request.length if request.command in (p.CMD_READ, p.CMD_WRITE) else 0
-
-
-def _do_in_turn(
-    session: c.Session, stats: Stats, table: Table, out: Outgoing, requests: list[c.Request]
-) -> tuple[c.Reply, Cost]:
-    """Do requests one after the other; what is to be posted when the gate has been left."""
-    reply: c.Reply = []
-    count = size = 0
-    begun = time.monotonic()
-    for request in requests:
-        if count and time.monotonic() - begun > _LONG:
-            out.post(reply, (count, size))
-            reply, count, size = [], 0, 0
-        reply += _do(session, stats, table, request)
-        count += 1
-        size += _cost(request)
-    return reply, (count, size)
-
-
-def _do(session: c.Session, stats: Stats, table: Table, request: c.Request) -> c.Reply:
-    if not request.counts:
-        return c.execute(session, request, table)
-    write = request.command != p.CMD_READ
-    return stats.timed(
-        lambda: c.execute(session, request, table), write, request.offset, request.length
-    )

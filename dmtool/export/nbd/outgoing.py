@@ -67,6 +67,7 @@ class Outgoing:
         self.wanted = False
         self.blocked = False
         self._turn = threading.Lock()
+        self._waking = threading.Lock()  # whoever uses ``wake_fd`` but on the connection's thread
         self._queue: deque[tuple[list[Bytes], Cost]] = deque()
         self._now: list[Bytes] = []  # under way; only for whoever has the turn
         self._cost: Cost = (0, 0)
@@ -76,7 +77,14 @@ class Outgoing:
         """Send replies of private memory as soon as the client takes it; does not wait."""
         self._queue.append((reply, cost))
         if self.pump() or self.wanted:
-            os.eventfd_write(self.wake_fd, 1)
+            with self._waking:
+                if self.wake_fd >= 0:  # else it was the last one, and is released already
+                    os.eventfd_write(self.wake_fd, 1)
+
+    def woken(self) -> None:
+        """``wake_fd`` was seen, or may have been: it is readable no more."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self.wake_fd)
 
     def pump(self) -> bool:
         """Send what is queued, as far as the client takes it now; whether it did not take all."""
@@ -145,12 +153,11 @@ class Outgoing:
         return total
 
     def close(self) -> None:
-        """Only when all that was posted is released."""
+        """Only when all that was posted is released; a worker may still be about to say so."""
         self.sock.close()
-
-    def __del__(self) -> None:
-        # with the last reference, not before: a worker may be about to write to it
-        os.close(self.wake_fd)
+        with self._waking:
+            os.close(self.wake_fd)
+            self.wake_fd = -1
 
     def _some(self, buffers: list[Bytes], closed_fds: Fds) -> int:
         while True:

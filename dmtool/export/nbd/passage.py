@@ -10,8 +10,11 @@ request takes the table's way, on a thread that may wait.
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 from collections.abc import Callable
 from time import monotonic_ns
+from typing import TypeVar
 
 from dmtool.backing import Backing, Bytes
 from dmtool.device import MappedBacking, MappedDevice
@@ -20,6 +23,10 @@ from dmtool.export.nbd import commands as c
 from dmtool.export.nbd import protocol as p
 from dmtool.table import Table
 from dmtool.table.segments import Segment
+from dmtool.targets.io import Requeue
+from dmtool.targets.waiting import patience
+
+T = TypeVar("T")
 
 Place = tuple[Backing, int]
 Find = Callable[[int, int], Place | None]
@@ -61,11 +68,14 @@ class Passage:
         if self.meter is not None:
             self.since = monotonic_ns()
         if table is not self._known:
-            self._known = table
-            self.stacked = any(backing.kind == "dm" for backing in table.backings)
-            self.extent = self._bottom if self.stacked else table.read_extent
-            self.place = self._writable_bottom if self.stacked else table.extent
+            self._know(table)
         return True
+
+    def _know(self, table: Table) -> None:
+        self._known = table
+        self.stacked = any(backing.kind == "dm" for backing in table.backings)
+        self.extent = self._bottom if self.stacked else table.read_extent
+        self.place = self._writable_bottom if self.stacked else table.extent
 
     def leave(self) -> None:
         """Leave all gates; more than once does no harm."""
@@ -123,19 +133,41 @@ class Passage:
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of the device. Leaves the gates below, and waits for them, only if it cannot be
         had otherwise. Raises OSError."""
-        where = self.extent(offset, length)
-        if where is not None:
-            with contextlib.suppress(OSError):  # the table's way tells what it means
-                return where[0].pread(length, where[1])
-        self.leave_below()
-        assert self.table is not None
-        return self.table.read(offset, length)
+        if self.table is not None:
+            where = self.extent(offset, length)
+            if where is not None:
+                with contextlib.suppress(OSError):  # the table's way tells what it means
+                    return where[0].pread(length, where[1])
+
+        def read(table: Table) -> bytes:
+            if offset + length > table.size:
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            return table.read(offset, length)
+
+        return self._by_table(read)
 
     def execute(self, session: c.Session, request: c.Request) -> c.Reply:
         """Do a request by way of the table, which may wait for gates below. Raises nothing."""
+        try:
+            return self._by_table(lambda table: c.execute_again(session, request, table))
+        except OSError as failed:
+            return [c.os_error(session, request.cookie, failed)]
+
+    def _by_table(self, do: Callable[[Table], T]) -> T:
+        """Leaves the gate after a Requeue, and is back inside, perhaps with another table, after
+        resume. Raises OSError, outside if nobody can enter any more."""
         self.leave_below()
-        assert self.table is not None
-        return c.execute(session, request, self.table)
+        with patience():
+            while True:
+                if self.table is None:
+                    self.table = self.device.begin()
+                    self._know(self.table)
+                try:
+                    return do(self.table)
+                except Requeue:
+                    if not self.table.noflush:
+                        raise OSError(errno.EIO, os.strerror(errno.EIO)) from None
+                    self.leave()
 
     def _bottom(self, offset: int, length: int, write: bool = False) -> Place | None:
         assert self.table is not None
