@@ -193,8 +193,10 @@ def eventfds() -> int:
 # -- end_io, and targets with a plan ---------------------------------------------------------------
 
 
-def test_end_io_may_have_it_done_again(served: Any, structured: bool) -> None:
-    """Of a target with a plan, whose file is cut off while reads are under way."""
+@pytest.mark.parametrize("warm", [False, True])
+def test_end_io_may_have_it_done_again(served: Any, structured: bool, warm: bool) -> None:
+    """Of a target with a plan, whose file was cut off; a large read that is taken for cached is
+    the connection's own thread's."""
     suspending = threading.Event()
     asked = threading.Event()
 
@@ -219,6 +221,8 @@ def test_end_io_may_have_it_done_again(served: Any, structured: bool) -> None:
         asked.clear()
         served.table("0 8192 ending a.img 0")
         wire = served.wire(structured=structured)
+        if warm:
+            wire.warm_up()
         os.truncate(served.folder / "a.img", 0)
         read = wire.send(p.CMD_READ, 4096, length)
         assert asked.wait(SECONDS)
