@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
@@ -21,6 +21,7 @@ from dmtool.cli import main
 from dmtool.client import Client, nbd
 from dmtool.directory import Directory
 from tests.kernel.disks import Disks, Images, Loops
+from tests.kernel.resync import progress
 
 
 class Done(NamedTuple):
@@ -108,7 +109,7 @@ class Bench:
     def shell(self, command: str) -> Done:
         """Run a shell's command line, in which dmsetup is ours."""
         done = subprocess.run(
-            ["bash", "-c", command],
+            ["/bin/bash", "-c", command],
             cwd=self.root,
             env=self.environment,
             capture_output=True,
@@ -121,14 +122,14 @@ class Bench:
     @contextmanager
     def opened(self, name: str) -> Iterator[nbd.Nbd]:
         """A connection to a mapped device's export; afterwards the core has seen it go."""
-        count = self._open_count(name)
         disk = nbd.connect(self._core.nbd, name, structured=False)
         try:
             yield disk
         finally:
+            count = self._open_count(name)
             disk.close()
             for _ in range(10_000):  # each is an answer from the core
-                if self._open_count(name) == count:
+                if self._open_count(name) < count:
                     break
             else:
                 raise AssertionError(f"{name} stays open")
@@ -137,15 +138,57 @@ class Bench:
         count: int = self.client.call("info", device={"name": name})["open_count"]
         return count
 
+    def settle(self) -> None:
+        """Wait as the recorder did by sleeping: until every mirror is copied, or cannot be.
+
+        Both are events, and so is a log that says that there is nothing to copy.
+        """
+        for name in [info["name"] for info in self.client.call("list")]:
+            if not re.search(r" mirror (?!.* nosync )", self.dmsetup("table", name).stdout):
+                continue
+            event_nr = 0
+            while not event_nr or progress(self.dmsetup("status", name).stdout):
+                info = self.client.call("wait", device={"name": name}, event_nr=event_nr)
+                event_nr = info["event_nr"]
+
+    @contextmanager
+    def waiting(self, command: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A shell's command that waits for an event: started, and now waiting or done."""
+        before = self._watches()
+        with subprocess.Popen(
+            ["/bin/bash", "-c", f"exec {command}"],
+            cwd=self.root,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            try:
+                while process.poll() is None and self._watches() == before:
+                    self.client.call("version")  # an answer from the core
+                yield process
+            finally:
+                process.kill()
+
+    def _watches(self) -> int:
+        """How many descriptors of the kind that it takes to wait for an event the core has."""
+        folder = f"/proc/{Path(self._core.lock).read_text().strip()}/fd"
+        found = 0
+        for fd in os.listdir(folder):
+            with suppress(FileNotFoundError):  # closed meanwhile
+                found += os.readlink(f"{folder}/{fd}") == "anon_inode:[eventfd]"
+        return found
+
     def clear(self) -> None:
         """Leave nothing: no device, no file in /w, every disk as it was."""
         left = self.client.call("remove_all")["left"]
-        assert not left
+        if left:  # of a test that has failed
+            self.client.call("remove_all", force=True)
         for folder in ("dev", "w"):
             for entry in set((self.root / folder).iterdir()) - self._kept:
                 entry.unlink()
         for disk in self.disks.disks.values():
             disk.restore()
+        assert not left
 
     # -- translating -------------------------------------------------------------------------
 

@@ -107,7 +107,7 @@ class Images:
         self._printed, self.recorded = _translation(printed), _translation(recorded)
 
     def ours(self, text: str) -> str:
-        return re.sub(r"(?<![\w.])/dev/(?!mapper/|null\b)", f"{self._root}/dev/", text)
+        return re.sub(r"(?<![\w.])/dev/(?!mapper/|null\b|zero\b)", f"{self._root}/dev/", text)
 
     def theirs(self, text: str) -> str:
         return self._printed(text).replace(self._root, "")

@@ -4,13 +4,28 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
+import subprocess
 from contextlib import ExitStack
 
+from tests.kernel.background import Background
 from tests.kernel.bench import Bench, Done
 from tests.kernel.disks import SECTOR
 
 _PREFIX = "/dev/mapper/"
+
+# A dd that may hang, and one that is killed then: here it is a test that fails then.
+_IN_BACKGROUND = re.compile(r"\(dd ([^()>]*) > (\S+) 2>&1; echo dd \$\? >> \2\) & ")
+_KILLED = re.compile(r"timeout -s KILL \d+ (?=dd )")
+# A wait that may be for ever, and what is done meanwhile.
+_WAIT = re.compile(
+    r"(?:\(sleep \d+; (?P<meanwhile>[^()]*)\) & )?"
+    r"timeout (?P<seconds>\d+) (?P<command>dmsetup wait [^;]*); echo \$\?$"
+)
+_KNOWN = frozenset(
+    "background blockdev cat dd dmsetup dmstats echo exec grep kill od sleep".split()
+)
 
 
 class _NeedsShellError(Exception):
@@ -23,6 +38,7 @@ class Steps:
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
         self._held = ExitStack()
+        self._background: dict[str, Background] = {}  # by the path of what dd prints
 
     def __enter__(self) -> Steps:
         return self
@@ -33,6 +49,17 @@ class Steps:
     def run(self, command: str) -> Done:
         """Run a recorded command line, in a shell of its own."""
         command = self._bench.ours(command)
+        command = _IN_BACKGROUND.sub(r"background \1 \2; ", _KILLED.sub("", command))
+        # `sleep` was for that, and a process that has ended already cannot be killed
+        command = re.sub(r"& sleep \d+; (?=kill \$!;)", "& wait $!; ", command)
+        wait = _WAIT.search(command)
+        if wait is None:
+            return self._run(command)
+        done = self._run(command[: wait.start()])
+        waited = self._waited(wait["command"], wait["meanwhile"] or "", int(wait["seconds"]))
+        return Done(waited.status, done.stdout + waited.stdout, done.stderr + waited.stderr)
+
+    def _run(self, command: str) -> Done:
         with ExitStack() as shell:
             try:
                 lines = [_pipeline(words) for words in _split(_words(command), ";")]
@@ -44,13 +71,28 @@ class Steps:
                 done = Done(status, done.stdout + out, done.stderr + err)
             return done
 
+    def _waited(self, command: str, meanwhile: str, seconds: int) -> Done:
+        """What busybox's timeout does: its child's status is its own, and the shell tells of the
+        signal."""
+        with self._bench.waiting(command) as process:
+            done = self._run(meanwhile)
+            try:
+                out, err = (text.decode() for text in process.communicate(timeout=seconds))
+                status = process.returncode
+            except subprocess.TimeoutExpired:
+                process.terminate()
+                out, err, status = "", "Terminated\n", 128 - process.wait()
+        return Done(0, f"{done.stdout}{out}{status}\n", done.stderr + err)
+
     def _run_line(self, line: list[list[str]], shell: ExitStack) -> Done:
         words, *filters = line
-        merged = words[-3:] == ["2", ">&", "1"]
-        status, out, err = self._run_words(words[:-3] if merged else words, shell)
-        if merged:
-            # of these tools only dd is asked so, and it prints on stderr alone
+        errors, target = words[-3:-1], words[-1]
+        status, out, err = self._run_words(words[:-3] if errors[:1] == ["2"] else words, shell)
+        # of these tools only dd is asked so, and it prints on stderr alone
+        if (errors, target) == (["2", ">&"], "1"):
             out, err = out + err, ""
+        elif (errors, target) == (["2", ">"], "/dev/null"):
+            err = ""
         for name, *arguments in filters:
             lines = out.splitlines(keepends=True)
             if name == "head":
@@ -71,6 +113,16 @@ class Steps:
                 return Done(0, self._dumped(int(count[2:]), _device(path)), "")
             case ["dd", *operands]:
                 return self._copied(dict(word.split("=", 1) for word in operands))
+            case ["background", *operands, path]:
+                name = _device(dict(word.split("=", 1) for word in operands)["of"])
+                self._background[path] = Background(self._bench, name, 0, bytes(SECTOR))
+            case ["echo", *texts]:
+                return Done(0, f"{' '.join(texts)}\n", "")
+            case ["cat", path]:
+                return Done(0, self._printed(path, wait=False), "")
+            case ["grep", "-v", "-e", one, "-e", other, path]:
+                lines = self._printed(path, wait=True).splitlines(keepends=True)
+                return Done(0, "".join(x for x in lines if one not in x and other not in x), "")
             case ["exec", "9", "<", path]:
                 shell.enter_context(self._bench.opened(_device(path)))
             case ["sleep", "20", "<", path, "&", "echo", "$!", ">", _]:
@@ -78,8 +130,33 @@ class Steps:
             case ["kill", "$(cat", _]:
                 self._held.close()
             case _:
-                assert words[0] == "sleep"  # nothing to wait for: what they did is done
+                assert words[0] == "sleep"
+                self._settle()
         return Done(0, "", "")
+
+    # -- what takes its time ---------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Wait for what the recorder gave time to: mirrors, and writes that are done or held. A
+        mirror holds those that leave a region out of sync, and then it has a leg that failed."""
+        self._bench.settle()
+        for write in self._background.values():
+            while not (write.answered or self._holds(write.name)):
+                pass  # each is an answer from the core
+
+    def _holds(self, name: str) -> bool:
+        status = self._bench.dmsetup("status", name).stdout
+        found = re.search(r" (\d+)/(\d+) 1 A*[DFRS]", status)
+        return found is not None and found[1] != found[2]
+
+    def _printed(self, path: str, *, wait: bool) -> str:
+        """What dd in the background has printed, and its status; nothing while it hangs."""
+        write = self._background[path]
+        if not wait and not write.answered:
+            return ""
+        number = self._background.pop(path).result()
+        error = f"dd: error writing '{_PREFIX}{write.name}': {os.strerror(number)}\n"
+        return f"{error if number else ''}dd {int(bool(number))}\n"
 
     # -- tools that the recorder ran on device nodes ---------------------------------------------
 
@@ -95,7 +172,12 @@ class Steps:
             return f" {disk.pread(count, 0).hex(' ')}\n"
 
     def _copied(self, operands: dict[str, str]) -> Done:
-        """One sector read, or zeroed, by dd."""
+        """One sector read, or zeroed, by dd; or a disk zeroed."""
+        if _PREFIX not in operands["of"] + operands["if"]:
+            count = int(operands["count"])
+            disk = next(d for d in self._bench.disks.disks.values() if d.path == operands["of"])
+            disk.write(0, bytes(count * SECTOR))
+            return Done(0, "", f"{count}+0 records in\n{count}+0 records out\n")
         writing = operands["of"].startswith(_PREFIX)
         path = operands["of" if writing else "if"]
         sector = int(operands.get("seek" if writing else "skip", 0))
@@ -143,8 +225,14 @@ def _pipeline(words: list[str]) -> list[list[str]]:
     first, *filters = _split(words, "|")
     if any(words[0] not in {"head", "grep"} for words in filters):
         raise _NeedsShellError
-    known = first[0] in {"dmsetup", "dmstats", "blockdev", "od", "dd", "exec", "sleep", "kill"}
-    if not known or (first[0] == "dmsetup" and {"<", ">", "&"} & set(first)):
+    elsewhere = {
+        "cat": not first[-1].endswith("/dd.out"),
+        "dmsetup": bool({"<", ">", "&"} & set(first)),
+        "echo": bool({"$?", ">"} & set(first)),
+        "grep": not first[-1].endswith("/dd.out"),
+        "od": not first[-1].startswith(_PREFIX),
+    }
+    if first[0] not in _KNOWN or elsewhere.get(first[0]):
         raise _NeedsShellError
     return [first, *filters]
 
