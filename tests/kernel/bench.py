@@ -163,19 +163,21 @@ class Bench:
             stderr=subprocess.PIPE,
         ) as process:
             try:
-                while process.poll() is None and self._watches() == before:
+                while process.poll() is None and not self._watches() - before:
                     self.client.call("version")  # an answer from the core
                 yield process
             finally:
                 process.kill()
+                while self._watches() - before:
+                    self.client.call("version")
 
-    def _watches(self) -> int:
-        """How many descriptors of the kind that it takes to wait for an event the core has."""
-        folder = f"/proc/{Path(self._core.lock).read_text().strip()}/fd"
-        found = 0
-        for fd in os.listdir(folder):
+    def _watches(self) -> set[str]:
+        """The descriptors that the core has of the kind that it takes to wait for an event."""
+        found = set()
+        pid = Path(self._core.lock).read_text().strip()
+        for path in Path(f"/proc/{pid}/fdinfo").iterdir():
             with suppress(FileNotFoundError):  # closed meanwhile
-                found += os.readlink(f"{folder}/{fd}") == "anon_inode:[eventfd]"
+                found.update(re.findall(r"eventfd-id:\s*(\d+)", path.read_text()))
         return found
 
     def clear(self) -> None:
