@@ -12,10 +12,13 @@ from dmtool.cli.options import MANGLING_MODES, OPTIONS
 
 _HELP = {
     "force": "Let waiting I/O go: replace the table by errors first.",
+    "dot": "Draw the stack of devices in the language of Graphviz.",
+    "format": "A table in a format of tabulate: github, grid, html, ...; a wrong one lists all.",
     "json": "Print JSON (docs/json.md).",
     "length": "How many bytes; suffixes k, M, G, T, and s for sectors.",
     "major": "With --minor: the device by its number, 1000:MINOR.",
     "minor": "With --major: the device by its number, 1000:MINOR.",
+    "mermaid": "Draw the stack of devices as a flowchart of Mermaid.",
     "offset": "Where to start, in bytes; suffixes k, M, G, T, and s for sectors.",
     "readonly": "As for a read-only device.",
     "table": "The table itself, in place of a file.",
