@@ -59,7 +59,7 @@ def _status(session: Session) -> None:
         ("devices", state["devices"]),
         ("connections", state["connections"]),
         ("sector index", state["index"]),
-        ("I/O counters", state["meter"]),
+        ("I/O counters", state.get("meter", "")),
         ("started", started),
     ]
     text = tabulate(rows, tablefmt=session.format or PLAIN, disable_numparse=True)

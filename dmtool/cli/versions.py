@@ -63,4 +63,5 @@ def version(session: Session, _operands: list[str]) -> None:
     session.out(f"Driver version:    {core['driver']}\n")
     if not is_dmsetup(session.prog):
         session.out(f"dmtool version:    {core['dmtool']}\nSector index:      {core['index']}\n")
-        session.out(f"I/O counters:      {core['meter']}\n")
+        if "meter" in core:  # a core that runs since before an upgrade may not tell
+            session.out(f"I/O counters:      {core['meter']}\n")
