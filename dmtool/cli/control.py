@@ -180,6 +180,8 @@ def mangle(session: Session, operands: list[str]) -> None:
     from dmtool.cli.mangle import mangle_one
 
     session.naming.mode = "none"
+    if session.json:
+        session.add_json("devices")
     one_by_one(
         session,
         operands,

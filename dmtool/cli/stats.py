@@ -188,6 +188,9 @@ def stats(session: Session, operands: list[str]) -> None:
         raise Failed("Use of --follow is incompatible with --nomonitor.")
     if found[0].name not in {"list", "report"}:
         session.report = None
+    if session.json and found[0].name in {"create", "delete", "group", "ungroup"}:
+        session.add_json("regions")
+        session.add_json("groups")
     function_of(found[0].function)(session, operands)
 
 
