@@ -55,6 +55,9 @@ def formatted(
     its headings."""
     if not rows:
         return ""
+    if name == PLAIN and shown:
+        # as a row, where nothing is put beside them
+        rows, shown = [headings, *rows], False
     text: str = tabulate(
         rows,
         headings if shown else (),

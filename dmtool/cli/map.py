@@ -234,9 +234,8 @@ class Picture:
     ) -> list[tuple[Sign, tuple[str, ...]]]:
         """The rows, with what stands last in them shortened to the width; of a path the end is
         what tells."""
-        # tabulate keeps two blanks beside a heading, and two between columns
         widths = [
-            max(len(heading) + 2, *(len(row[place]) for _, row in rows)) + 2
+            max(len(heading), *(len(row[place]) for _, row in rows)) + 2
             for place, heading in enumerate(headings)
         ]
         room = max(self._columns - sum(widths[:-1]), len(_DOTS) + 8)

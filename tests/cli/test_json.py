@@ -182,7 +182,8 @@ def documented(name: str) -> set[str]:
     found = [part for part in sections if f"`{name}`" in part.partition("\n")[0]]
     if not found:
         (others,) = (part for part in sections if part.startswith("Others\n"))
-        found = [line for line in others.splitlines() if re.match(rf"\| `{name}[` ]", line)]
+        rows = [line for line in others.splitlines() if line.startswith("| `")]
+        found = [row for row in rows if re.search(rf"`{name}[` ]", row.split("|")[1])]
     assert len(found) == 1, f"{PAGE.name} has no place for {name}, or several"
     return set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", found[0]))))
 

@@ -18,10 +18,10 @@ three: 14341 sectors (7 MiB), 3 targets
 
 One sign is about 202 sectors.
 
-      Start    Length    Share    Targets  Type      At  On
-A         0      8192    57.1%          1  linear     0  one (1000:0)
-!      8192         5    <0.1%          1  error
-B      8197      6144    42.8%          1  linear  2048  two (1000:1)
+   Start  Length  Share  Targets  Type      At  On
+A      0    8192  57.1%        1  linear     0  one (1000:0)
+!   8192       5  <0.1%        1  error
+B   8197    6144  42.8%        1  linear  2048  two (1000:1)
 """
 THREE_UTF8 = """\
      0 │A───────────────────────────────────────!B─────────────────────────────│
@@ -42,11 +42,11 @@ many: 600000 sectors (293 MiB), 30000 targets in 19001 runs
 One sign is about 1072 sectors.
 A small letter: mostly that, with others.
 
-      Sectors    Share    Targets    Runs  Type    On
-A      389980    65.0%      19499    9499  linear  one (1000:0)
-B      189980    31.7%       9499    9499  linear  two (1000:1)
-!          40    <0.1%          2       2  error
-.       20000     3.3%       1000       1  zero
+   Sectors  Share  Targets  Runs  Type    On
+A   389980  65.0%    19499  9499  linear  one (1000:0)
+B   189980  31.7%     9499  9499  linear  two (1000:1)
+!       40  <0.1%        2     2  error
+.    20000   3.3%     1000     1  zero
 """
 
 
