@@ -46,6 +46,14 @@ class Sign(NamedTuple):
         return self.whole.isalpha()
 
 
+class Row(NamedTuple):
+    """One row of the table: its cells between the sign and what is below."""
+
+    sign: Sign
+    cells: tuple[str, ...]
+    below: list[str]
+
+
 def map_(session: Session, operands: list[str]) -> None:
     """``map DEVICE``."""
     device = session.device(operands)
@@ -112,7 +120,9 @@ class Picture:
     def summary(self) -> str:
         """The first line, behind the name."""
         targets = f"{self._targets} target{'s' * (self._targets != 1)}"
-        runs = f" in {self._count} runs" if self._count != self._targets else ""
+        runs = f" in {self._count} run{'s' * (self._count != 1)}"
+        if self._count == self._targets:
+            runs = ""
         return f"{self._size} sectors ({_bytes(self._size)}), {targets}{runs}"
 
     # -- the bar ------------------------------------------------------------------------------
@@ -175,53 +185,50 @@ class Picture:
 
     def legend(self) -> None:
         """The table below: of each run, or of each kind."""
-        rows = list(self._run_rows() if self._runs else self._kind_rows())
         headings = _RUN_HEADINGS if self._runs else _KIND_HEADINGS
+        rows = list(self._run_rows() if self._runs else self._kind_rows())
+        room = None
         if (self._session.format or PLAIN) == PLAIN:
-            rows = self._fitted(headings, rows)
-        painted = (
-            (terminal.painted(row[0], sign.colour, terminal.STDOUT), *row[1:]) for sign, row in rows
-        )
-        self._session.add_rows(headings, *painted)
+            room = self._columns - sum(
+                max(len(heading), *(len(row.cells[place]) for row in rows)) + 2
+                for place, heading in enumerate(list(headings)[1:-1])
+            )
+            room -= len(rows[0].sign.whole) + 2
+        for row in rows:
+            sign = terminal.painted(row.sign.whole, row.sign.colour, terminal.STDOUT)
+            self._session.add_rows(headings, (sign, *row.cells, joined(row.below, room)))
 
-    def _run_rows(self) -> Iterator[tuple[Sign, tuple[str, ...]]]:
+    def _run_rows(self) -> Iterator[Row]:
         for run in self._runs:
-            kind, sign = self._kinds[run["kind"]], self._signs[run["kind"]]
-            at = ", ".join("-" if start is None else str(start) for start in run["at"])
-            yield (
-                sign,
-                (
-                    sign.whole,
-                    str(run["start"]),
-                    str(run["length"]),
-                    _percent(run["length"], self._size),
-                    str(run["targets"]),
-                    str(kind["type"]),
-                    at,
-                    self._below(kind),
-                ),
+            kind = self._kinds[run["kind"]]
+            cells = (
+                str(run["start"]),
+                str(run["length"]),
+                _percent(run["length"], self._size),
+                str(run["targets"]),
+                str(kind["type"]),
+                _places(run["at"]),
             )
+            yield Row(self._signs[run["kind"]], cells, self._below(kind))
 
-    def _kind_rows(self) -> Iterator[tuple[Sign, tuple[str, ...]]]:
-        def row(sign: Sign, kinds: list[dict[str, Any]], type: str, below: str) -> tuple[str, ...]:
-            sectors, targets, runs = (
-                sum(kind[field] for kind in kinds) for field in ("sectors", "targets", "runs")
-            )
-            share = _percent(sectors, self._size)
-            return sign.whole, str(sectors), share, str(targets), str(runs), type, below
-
+    def _kind_rows(self) -> Iterator[Row]:
         others = []
         for kind, sign in zip(self._kinds, self._signs, strict=True):
             if sign.whole == _OTHERS:
                 others.append(kind)
             else:
-                yield sign, row(sign, [kind], str(kind["type"]), self._below(kind))
+                yield Row(sign, self._sums([kind], str(kind["type"])), self._below(kind))
         if others:
-            below = f"{len(others)} other kinds"
-            yield _LEFT_OVER, row(_LEFT_OVER, others, "", below)
+            yield Row(_LEFT_OVER, self._sums(others, ""), [f"{len(others)} other kinds"])
 
-    def _below(self, kind: dict[str, Any]) -> str:
-        return ", ".join(self._device(device) for device in kind["devices"])
+    def _sums(self, kinds: list[dict[str, Any]], type: str) -> tuple[str, ...]:
+        sectors, targets, runs = (
+            sum(kind[field] for kind in kinds) for field in ("sectors", "targets", "runs")
+        )
+        return str(sectors), _percent(sectors, self._size), str(targets), str(runs), type
+
+    def _below(self, kind: dict[str, Any]) -> list[str]:
+        return [self._device(device) for device in kind["devices"]]
 
     def _device(self, device: dict[str, Any]) -> str:
         if device["kind"] == "dm":
@@ -229,20 +236,10 @@ class Picture:
             return printable(f"{name} ({device['major']}:{device['minor']})")
         return printable(str(device["path"] or device["name"]))
 
-    def _fitted(
-        self, headings: Headings, rows: list[tuple[Sign, tuple[str, ...]]]
-    ) -> list[tuple[Sign, tuple[str, ...]]]:
-        """The rows, with what stands last in them shortened to the width; of a path the end is
-        what tells."""
-        widths = [
-            max(len(heading), *(len(row[place]) for _, row in rows)) + 2
-            for place, heading in enumerate(headings)
-        ]
-        room = max(self._columns - sum(widths[:-1]), len(_DOTS) + 8)
-        return [(sign, (*row[:-1], _shortened(row[-1], room))) for sign, row in rows]
 
-
-_DOTS = "..."
+_DOTS, _LEAST = "...", 10
+# Places below that are shown of a run.
+_PLACES = 2
 _LEFT_OVER = Sign(_OTHERS, _OTHERS, "")
 _RUN_HEADINGS: Headings = {
     "": "left",
@@ -303,6 +300,25 @@ def _bytes(sectors: int) -> str:
     return f"{number:.1f}".removesuffix(".0") + f" {unit}"
 
 
+def _places(at: list[int | None]) -> str:
+    words = ["-" if start is None else str(start) for start in at]
+    return ", ".join([*words[:_PLACES], *([_DOTS] if len(words) > _PLACES else [])])
+
+
+def joined(devices: list[str], room: int | None) -> str:
+    """Names in at most ``room`` characters, if there is any sense in that; of a path the end is
+    what tells."""
+    text = ", ".join(devices)
+    if room is None or len(text) <= room or not devices:
+        return text
+    each = (room + 2) // len(devices) - 2
+    if each < _LEAST and len(devices) > 1:
+        more = f" and {len(devices) - 1} more"
+        return _shortened(devices[0], room - len(more)) + more
+    return ", ".join(_shortened(device, each) for device in devices)
+
+
 def _shortened(text: str, room: int) -> str:
-    """At most ``room`` characters, the last ones."""
+    """The last characters, at least some."""
+    room = max(room, _LEAST)
     return text if len(text) <= room else _DOTS + text[len(_DOTS) - room :]

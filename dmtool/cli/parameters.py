@@ -90,6 +90,12 @@ def _targets(_ctx: click.Context, _param: click.Parameter, start: str) -> list[C
     return [CompletionItem(name) for name in sorted(names) if name.startswith(start)]
 
 
+def _formats(_ctx: click.Context, _param: click.Parameter, start: str) -> list[CompletionItem]:
+    from tabulate import tabulate_formats
+
+    return [CompletionItem(name) for name in tabulate_formats if name.startswith(start)]
+
+
 def _modes(_ctx: click.Context, _param: click.Parameter, start: str) -> list[CompletionItem]:
     return [CompletionItem(mode) for mode in MANGLING_MODES if mode.startswith(start)]
 
@@ -105,5 +111,5 @@ def _subcommands(_ctx: click.Context, _param: click.Parameter, start: str) -> li
     return [CompletionItem(name) for name in names if name.startswith(start)]
 
 
-_VALUES = {"manglename": _modes, "target": _targets}
+_VALUES = {"format": _formats, "manglename": _modes, "target": _targets}
 _KINDS = {"device": _devices, "target": _targets, "action": _actions, "stats": _subcommands}

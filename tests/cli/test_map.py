@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dmtool.cli.map import _bytes, _signs
+from dmtool.cli.map import _bytes, _signs, joined
 from tests.cli.conftest import Shell
 
 THREE = """\
@@ -139,6 +139,32 @@ def test_json(three: Shell) -> None:
     assert sum(part["length"] for part in told["parts"]) == told["size"]
     shares = [share for part in told["parts"] for share in part["shares"]]
     assert sum(share["sectors"] for share in shares if share["kind"] == 0) == 8192
+
+
+def test_many_devices_below(lower: Shell) -> None:
+    for number in range(8):
+        lower("create", f"a-rather-long-name-{number}", "--table", "0 1000 zero")
+    names = [f"/dev/mapper/a-rather-long-name-{n} 0" for n in range(8)]
+    lower("create", "wide", "--table", f"0 800 striped 8 4 {' '.join(names)}")
+    line = lower("map", "wide").out.splitlines()[-1]
+    assert line.split("striped")[1] == "  0, 0, ...  ...-0 (1000:2) and 7 more"
+    assert len(line) <= 80
+    table = lower("map", "wide", "--format", "pipe").out
+    assert all(f"a-rather-long-name-{number} (1000:{number + 2})" in table for number in range(8))
+
+
+@pytest.mark.parametrize(
+    ("room", "text"),
+    [
+        (None, "/a/first.img, /a/second.img"),
+        (27, "/a/first.img, /a/second.img"),
+        (26, "/a/first.img, ...econd.img"),
+        (25, "...irst.img, ...cond.img"),
+        (5, "...rst.img and 1 more"),
+    ],
+)
+def test_names_are_shortened(room: int | None, text: str) -> None:
+    assert joined(["/a/first.img", "/a/second.img"], room) == text
 
 
 def test_letters_go_to_the_largest() -> None:
