@@ -189,11 +189,7 @@ class Picture:
         rows = list(self._run_rows() if self._runs else self._kind_rows())
         room = None
         if (self._session.format or PLAIN) == PLAIN:
-            room = self._columns - sum(
-                max(len(heading), *(len(row.cells[place]) for row in rows)) + 2
-                for place, heading in enumerate(list(headings)[1:-1])
-            )
-            room -= len(rows[0].sign.whole) + 2
+            headings, rows, room = _fitted(headings, rows, self._columns)
         for row in rows:
             sign = terminal.painted(row.sign.whole, row.sign.colour, terminal.STDOUT)
             self._session.add_rows(headings, (sign, *row.cells, joined(row.below, room)))
@@ -262,6 +258,10 @@ _KIND_HEADINGS: Headings = {
 }
 
 
+# Columns that a narrow terminal has no room for, from the first to go on.
+_LEFT_OUT = ("Share", "At", "Runs", "Targets")
+
+
 def _signs(kinds: list[dict[str, Any]]) -> list[Sign]:
     """A sign for each kind: letters in the order of the device, for the largest if there are more
     kinds than letters."""
@@ -298,6 +298,24 @@ def _bytes(sectors: int) -> str:
             break
         number, unit = number / 1024, larger
     return f"{number:.1f}".removesuffix(".0") + f" {unit}"
+
+
+def _fitted(headings: Headings, rows: list[Row], columns: int) -> tuple[Headings, list[Row], int]:
+    """What fits into so many columns, and the room that is left for what stands last. On a narrow
+    terminal a column goes after the other, until there is some."""
+    names = list(headings)[1:-1]
+    widths = {
+        name: max(len(name), *(len(row.cells[place]) for row in rows)) + 2
+        for place, name in enumerate(names)
+    }
+    room = columns - sum(widths.values()) - len(rows[0].sign.whole) - 2
+    for name in _LEFT_OUT:
+        if room < _LEAST + 2 and name in widths:
+            room += widths.pop(name)
+    kept = [place for place, name in enumerate(names) if name in widths]
+    fitted = [row._replace(cells=tuple(row.cells[place] for place in kept)) for row in rows]
+    left = {name: side for name, side in headings.items() if name not in names or name in widths}
+    return left, fitted, room
 
 
 def _places(at: list[int | None]) -> str:
