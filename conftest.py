@@ -22,6 +22,7 @@ PACKAGES = {
     "cc": "gcc",
     "debugfs": "e2fsprogs",
     "dmsetup": "dmsetup",
+    "dot": "graphviz",
     "e2fsck": "e2fsprogs",
     "fio": "fio",
     "fusermount3": "fuse3",

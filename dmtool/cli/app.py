@@ -127,6 +127,8 @@ def _misused(session: Session, *lines: str) -> Rejected:
 
 def _check_names_option(session: Session, command: Command) -> None:
     """``-o`` outside of reports: how devices are named, or how a tree is drawn."""
+    if command.name == "info" and "format" in session.switches:
+        session.switches.put("columns")
     options = session.switches.value("options")
     if options is None or command.name in {"splitname", "stats"}:
         return
@@ -178,9 +180,10 @@ def _once(command: Command, function: Function, session: Session, operands: list
         for words in [[word] for word in operands] if command.repeat and operands else [operands]:
             function(session, words)
     except Failed as failure:
-        session.error(*failure.args, "Command failed.")
+        session.fault(*failure.args)
+        session.error("Command failed.")
     except DmtoolError as error:
-        session.error(f"{session.prog}: {error}")
+        session.fault(f"{session.prog}: {error}")
         if error.hint:
             session.error(f"hint: {error.hint}")
         session.error("Command failed.")
@@ -215,7 +218,9 @@ def _status_of(group: click.Group, words: list[str], prog: str) -> int:
     try:
         return int(group.main(words, prog, standalone_mode=False) or 0)
     except CommandLineError as error:
-        _rejected(*error.args, UNPROCESSED)
+        from dmtool.cli.terminal import RED, painted
+
+        _rejected(painted(str(error.args[0]), RED), *error.args[1:], UNPROCESSED)
         return error.status
     except Rejected as error:
         return _rejected(*error.args)

@@ -24,7 +24,8 @@ class Command(NamedTuple):
     once for each operand. ``select``: takes ``-S``. ``usage``: what follows the name in the usage
     text. ``options``: those that mean something here, for help and completion. ``operands``: what
     they are, for completion. ``subcommands``: its first operand is a command of its own. ``own``:
-    not one of dmsetup's; ``summary`` is then the text of its ``--help``.
+    not one of dmsetup's; ``summary`` is then the text of its ``--help``. ``data``: it prints data,
+    with ``-v`` perhaps, so it has ``--json``, and docs/json.md says what that prints.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Command(NamedTuple):
     own: bool = False
     summary: str = ""
     subcommands: bool = False
+    data: bool = False
 
     def load(self) -> Function:
         """The function; imports its module."""

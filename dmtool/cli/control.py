@@ -10,7 +10,7 @@ from typing import Any
 from dmtool.cli.clib import atoi, strtoull
 from dmtool.cli.failures import ioctl_line
 from dmtool.cli.session import Device, Failed, Session
-from dmtool.cli.show import one_by_one, present, show_info
+from dmtool.cli.show import one_by_one, present, show_changed
 
 # ``remove --retry``: how often a busy device is tried again, and the seconds between.
 RETRIES, PAUSE = 25, 0.2
@@ -20,9 +20,7 @@ _GEOMETRY = (65535, 255, 255)
 
 def _act(session: Session, operands: list[str], method: str, **params: Any) -> None:
     """A method that is called as its ioctl, and answers with the device's info."""
-    info = session.ioctl(method, session.device(operands), method, **params)
-    if "verbose" in session.switches:
-        show_info(session, info)
+    show_changed(session, session.ioctl(method, session.device(operands), method, **params))
 
 
 def _flags(session: Session) -> dict[str, bool]:
@@ -127,7 +125,9 @@ def message(session: Session, operands: list[str]) -> None:
         session.error("No message supplied.")
     answer = session.ioctl("message", device, "message", sector=sector, message=" ".join(words))
     response = answer.get("response")
-    if response:
+    if session.json:
+        session.put_json(response=response)
+    elif response:
         session.out(response if response.endswith("\n") else response + "\n")
 
 
@@ -139,9 +139,7 @@ def wait(session: Session, operands: list[str]) -> None:
     device = session.device([] if named else operands[:1])
     rest = operands if named else operands[1:]
     event = atoi(rest[-1]) & 0xFFFFFFFF if rest else 0
-    info = session.ioctl("waitevent", device, "wait", event_nr=event)
-    if "verbose" in session.switches:
-        show_info(session, info)
+    show_changed(session, session.ioctl("waitevent", device, "wait", event_nr=event))
 
 
 def setgeometry(session: Session, operands: list[str]) -> None:
@@ -182,6 +180,8 @@ def mangle(session: Session, operands: list[str]) -> None:
     from dmtool.cli.mangle import mangle_one
 
     session.naming.mode = "none"
+    if session.json:
+        session.add_json("devices")
     one_by_one(
         session,
         operands,

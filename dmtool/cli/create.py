@@ -8,7 +8,7 @@ import sys
 
 from dmtool.cli.failures import CONCISE, STDIN, TABLE
 from dmtool.cli.session import MAJOR, Device, Failed, Session
-from dmtool.cli.show import show_info
+from dmtool.cli.show import show_changed
 from dmtool.client import working_directory
 
 # The read-ahead of a device for which none was asked, in sectors.
@@ -64,8 +64,7 @@ def _create_one(
         )
     except ClientError as error:
         session.fail(None, device, error)
-    if "verbose" in switches:
-        show_info(session, info)
+    show_changed(session, info)
 
 
 def _id(number: int | None) -> int | None:
@@ -105,8 +104,7 @@ def load(session: Session, operands: list[str]) -> None:
         cwd=working_directory(),
         readonly="readonly" in switches,
     )
-    if "verbose" in switches:
-        show_info(session, info)
+    show_changed(session, info)
 
 
 def read_table(session: Session, files: list[str]) -> tuple[str, str]:

@@ -50,6 +50,8 @@ def _status(session: Session) -> None:
         return
     from tabulate import tabulate
 
+    from dmtool.cli.format import PLAIN
+
     started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state["started"]))
     rows = [
         ("process", state["pid"]),
@@ -57,9 +59,11 @@ def _status(session: Session) -> None:
         ("devices", state["devices"]),
         ("connections", state["connections"]),
         ("sector index", state["index"]),
+        ("I/O counters", state.get("meter", "")),
         ("started", started),
     ]
-    session.out(tabulate(rows, tablefmt="plain", disable_numparse=True) + "\n")
+    text = tabulate(rows, tablefmt=session.format or PLAIN, disable_numparse=True)
+    session.out(text + "\n")
 
 
 def _stop(_session: Session) -> None:

@@ -51,13 +51,9 @@ def explain(session: Session, operands: list[str]) -> None:
     if session.json:
         session.put_json(pieces=[_named(session, piece) for piece in pieces])
         return
-    from tabulate import tabulate
+    from dmtool.cli.format import PIECES
 
-    headings = ("Start", "Length", "Type", "Way", "Ends in", "Byte offset")
-    rows = [_row(session, piece) for piece in pieces]
-    aligned = ("right", "right", "left", "left", "left", "right")
-    text = tabulate(rows, headings, tablefmt="plain", disable_numparse=True, colalign=aligned)
-    session.out("".join(line.rstrip() + "\n" for line in text.splitlines()))
+    session.add_rows(PIECES, *(_row(session, piece) for piece in pieces))
 
 
 def _named(session: Session, piece: dict[str, Any]) -> dict[str, Any]:

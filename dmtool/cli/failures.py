@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dmtool.cli.session import Device
+from dmtool.cli.terminal import BOLD, RED, painted
 from dmtool.client import ClientError
 
 # Columns of a table's line that are shown around the caret.
@@ -72,7 +73,7 @@ def _parse_line(cause: dict[str, Any]) -> str | None:
 def cause_lines(cause: dict[str, Any]) -> Iterator[str]:
     """One error of a table: place and reason, the line, a caret, a hint."""
     place = f"{cause.get('source') or 'table'}:{cause.get('line')}:{cause.get('column')}"
-    parts = [place, cause.get("type"), cause.get("reason"), cause.get("cause")]
+    parts = [painted(place, BOLD), cause.get("type"), cause.get("reason"), cause.get("cause")]
     yield ": ".join(part for part in parts if part)
     text = cause.get("text") or ""
     if text:
@@ -89,11 +90,16 @@ def _pointed(text: str, place: int) -> Iterator[str]:
     shown = text[first : first + WINDOW]
     before = "..." if first else ""
     after = "..." if first + WINDOW < len(text) else ""
-    yield _INDENT + before + _printable(shown) + after
-    yield _INDENT + " " * len(before) + "".join(map(_blank, shown[: place - first])) + "^"
+    yield _INDENT + before + printable(shown) + after
+    yield (
+        _INDENT
+        + " " * len(before)
+        + "".join(map(_blank, shown[: place - first]))
+        + painted("^", RED)
+    )
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """``text`` without characters that a terminal would obey; tabs stay."""
     return "".join("?" if (ord(c) < 0x20 and c != "\t") or c == "\x7f" else c for c in text)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from dmtool.cli.getopt import CommandLineError
@@ -42,18 +43,40 @@ def ls(session: Session, _operands: list[str]) -> None:
     """``ls``."""
     switches = session.switches
     if session.json:
-        infos = session.client.call("list")
-        fields = ("uuid", "major", "minor")
-        session.add_json(
-            "devices",
-            *({"name": session.shown(i["name"])} | {f: i[f] for f in fields} for i in infos),
-        )
+        session.add_json("devices", *(_described(session, info) for info in _listed(session)))
+    elif {"dot", "mermaid"} & switches.given().keys():
+        from dmtool.cli.graph import draw
+
+        draw(session)
     elif "target" in switches or "exec" in switches:
         _select(session)
     elif "tree" in switches:
         _tree(session)
     else:
         _list(session)
+
+
+def _listed(session: Session) -> Iterator[dict[str, Any]]:
+    """The infos of all devices, or of those with a target of the type that ``--target`` names."""
+    for info in session.client.call("list"):
+        device = Device(name=info["name"])
+        if "target" not in session.switches or targets_of(session, device, "status")["targets"]:
+            yield info
+
+
+def _described(session: Session, info: dict[str, Any]) -> dict[str, Any]:
+    name, uuid = session.shown(info["name"]), session.shown(info["uuid"], "UUID")
+    return {"name": name, "uuid": uuid, "major": info["major"], "minor": info["minor"]}
+
+
+def _put(session: Session, name: str, place: str) -> None:
+    """A device in a list, or as a row of a table."""
+    if session.format is not None:
+        from dmtool.cli.format import DEVICES
+
+        session.add_rows(DEVICES, (name, place))
+    else:
+        session.out(f"{name}\t({place})\n")
 
 
 def _list(session: Session) -> None:
@@ -67,7 +90,7 @@ def _list(session: Session) -> None:
             # out of sysfs, where names are as the kernel has them
             "devname": info["name"],
         }[named]
-        session.out(f"{name}\t({place})\n")
+        _put(session, name, place)
 
 
 def _select(session: Session) -> None:
@@ -80,7 +103,7 @@ def _select(session: Session) -> None:
         info: dict[str, Any] = answer["info"]
         if "exec" not in switches or "verbose" in switches:
             name = session.shown(info["name"])
-            session.out(f"{name}\t({info['major']}, {info['minor']})\n")
+            _put(session, name, f"{info['major']}, {info['minor']}")
         if "exec" in switches:
             execute(session, info["name"])
 

@@ -30,12 +30,15 @@ def mangle_one(session: Session, info: dict[str, Any]) -> None:
             f"{name}: {uuid}: UUID in incorrect form. ",
             "Unable to change device UUID. The device must be deactivated first.",
         )
-    if new_name == name:
+    if session.json:
+        session.add_json("devices", {"name": name, "new_name": new_name})
+    elif new_name == name:
         known = f"{uuid}: name and UUID" if uuid else "[no UUID]: name"
         session.out(f"{name}: {known} already in correct form\n")
-        return
-    session.out(f"{name}: renaming to {new_name}\n")
-    session.ioctl("rename", Device(name=name), "rename", new_name=new_name)
+    else:
+        session.out(f"{name}: renaming to {new_name}\n")
+    if new_name != name:
+        session.ioctl("rename", Device(name=name), "rename", new_name=new_name)
 
 
 def _once(text: str, what: str, remedy: str) -> None:

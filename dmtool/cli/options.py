@@ -94,7 +94,10 @@ OPTIONS = (
     Option("yes", short="y"),
     # dmtool's own
     Option("debug", own=True),
+    Option("dot", own=True),
+    Option("format", argument=True, own=True),
     Option("json", own=True),
+    Option("mermaid", own=True),
     Option("offset", argument=True, own=True),
 )
 
@@ -192,6 +195,12 @@ def _check_count(value: str) -> None:
         raise CommandLineError("Count must be zero or greater.")
 
 
+def _check_format(value: str) -> None:
+    from dmtool.cli.format import check
+
+    check(value)
+
+
 def _check_interval(value: str) -> None:
     if atoi(value) <= 0:
         raise CommandLineError("Interval must be a positive integer.")
@@ -224,6 +233,7 @@ def _check_udevcookie(value: str) -> str | None:
 
 _CHECKS = {
     "count": _check_count,
+    "format": _check_format,
     "interval": _check_interval,
     "manglename": _check_manglename,
     "mode": _check_mode,

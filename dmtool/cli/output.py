@@ -90,6 +90,12 @@ def finish(session: Session) -> None:
         session.out("\n")
     if session.report is not None:
         session.out(session.report.text())
+    if session.rows:
+        from dmtool.cli.format import PLAIN, formatted
+
+        shown = "noheadings" not in session.switches
+        headings, sides = list(session.headings), list(session.headings.values())
+        session.out(formatted(session.format or PLAIN, headings, sides, session.rows, shown=shown))
     if session.document is not None:
         import json
 

@@ -14,6 +14,7 @@ OWN = (
         options=("readonly", "table", "json"),
         operands=("file",),
         own=True,
+        data=True,
         summary="Check a table without making a device; every error is shown. "
         "The table is read from standard input if no file is named. Exit status 0 or 1.",
     ),
@@ -23,10 +24,22 @@ OWN = (
         "<device> <sector>[+<count>]",
         least=1,
         most=2,
-        options=("json", *WHICH),
+        options=("json", "format", *WHICH),
         operands=("device", "sector"),
         own=True,
+        data=True,
         summary="Show where sectors of a device are, down the whole stack to file and byte offset.",
+    ),
+    Command(
+        "map",
+        "map:map_",
+        "<device>",
+        most=1,
+        options=("inactive", "json", "format", *WHICH),
+        operands=("device",),
+        own=True,
+        data=True,
+        summary="Draw a device: which of its sectors go to which targets and devices below.",
     ),
     Command(
         "uri",
@@ -36,6 +49,7 @@ OWN = (
         options=("json", *WHICH),
         operands=("device",),
         own=True,
+        data=True,
         summary="Print the NBD URI of a device, for nbdcopy, qemu-img, nbdinfo and others.",
     ),
     Command(
@@ -46,6 +60,7 @@ OWN = (
         options=("json", *WHICH),
         operands=("device",),
         own=True,
+        data=True,
         summary="Print the path of a device's file, which any program can open.",
     ),
     Command(
@@ -54,6 +69,7 @@ OWN = (
         "",
         options=("json",),
         own=True,
+        data=True,
         summary="Print the directory of mapper/, devices as files, and control/, their control "
         "by mkdir, cat and echo.",
     ),
@@ -65,6 +81,7 @@ OWN = (
         options=("json", *WHICH),
         operands=("device",),
         own=True,
+        data=True,
         summary="Make a loop device over a device's file, and print it. For root.",
     ),
     Command(
@@ -103,9 +120,13 @@ OWN = (
         "run|status|stop",
         least=1,
         most=1,
-        options=("json",),
+        options=(
+            "json",
+            "format",
+        ),
         operands=("action",),
         own=True,
+        data=True,
         summary="The core process: run it in the foreground, show its state, or end it. "
         "Devices stay defined when it ends.",
     ),

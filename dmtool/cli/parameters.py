@@ -12,10 +12,13 @@ from dmtool.cli.options import MANGLING_MODES, OPTIONS
 
 _HELP = {
     "force": "Let waiting I/O go: replace the table by errors first.",
+    "dot": "Draw the stack of devices in the language of Graphviz.",
+    "format": "A table in a format of tabulate: github, grid, html, ...; a wrong one lists all.",
     "json": "Print JSON (docs/json.md).",
     "length": "How many bytes; suffixes k, M, G, T, and s for sectors.",
     "major": "With --minor: the device by its number, 1000:MINOR.",
     "minor": "With --major: the device by its number, 1000:MINOR.",
+    "mermaid": "Draw the stack of devices as a flowchart of Mermaid.",
     "offset": "Where to start, in bytes; suffixes k, M, G, T, and s for sectors.",
     "readonly": "As for a read-only device.",
     "table": "The table itself, in place of a file.",
@@ -87,6 +90,12 @@ def _targets(_ctx: click.Context, _param: click.Parameter, start: str) -> list[C
     return [CompletionItem(name) for name in sorted(names) if name.startswith(start)]
 
 
+def _formats(_ctx: click.Context, _param: click.Parameter, start: str) -> list[CompletionItem]:
+    from tabulate import tabulate_formats
+
+    return [CompletionItem(name) for name in tabulate_formats if name.startswith(start)]
+
+
 def _modes(_ctx: click.Context, _param: click.Parameter, start: str) -> list[CompletionItem]:
     return [CompletionItem(mode) for mode in MANGLING_MODES if mode.startswith(start)]
 
@@ -102,5 +111,5 @@ def _subcommands(_ctx: click.Context, _param: click.Parameter, start: str) -> li
     return [CompletionItem(name) for name in names if name.startswith(start)]
 
 
-_VALUES = {"manglename": _modes, "target": _targets}
+_VALUES = {"format": _formats, "manglename": _modes, "target": _targets}
 _KINDS = {"device": _devices, "target": _targets, "action": _actions, "stats": _subcommands}

@@ -66,6 +66,11 @@ class Report:
         self._quote = "" if "unquoted" in switches else "'"
         self._as_rows = "rows" in switches
         self._records: list[Record] = []
+        self._format = session.format
+        if self._format is not None and {"nameprefixes", "separator", "rows"} & given:
+            raise ReportError(
+                "--format is incompatible with --nameprefixes, --separator and --rows."
+            )
 
         keys = switches.value("sort") or ""
         if keys and command in UNSORTED:
@@ -140,6 +145,8 @@ class Report:
         self._records = []
         if not rows:
             return ""
+        if self._format is not None:
+            return self._formatted(self._format, rows)
         if self._as_rows:
             lines = self._columns_as_rows(rows)
         elif self._aligned:
@@ -148,6 +155,14 @@ class Report:
             lines = [self._separator.join(f.column.heading for f in shown)] * self._headings
             lines += [self._separator.join(map(self._prefix, shown, row)) for row in rows]
         return "".join(line + "\n" for line in lines)
+
+    def _formatted(self, name: str, rows: list[list[str]]) -> str:
+        from dmtool.cli.format import formatted
+
+        columns = [field.column for field in self._fields.shown]
+        sides = ["right" if column.numeric else "left" for column in columns]
+        headings = [column.heading for column in columns]
+        return formatted(name, headings, sides, rows, shown=self._headings)
 
     def _table(self, rows: list[list[str]]) -> list[str]:
         """Padded columns."""

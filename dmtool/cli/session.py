@@ -12,6 +12,9 @@ from dmtool.cli.naming import BadName, Naming
 from dmtool.cli.options import Switches
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dmtool.cli.format import Headings
     from dmtool.cli.report import Report
     from dmtool.cli.stats import Showing
     from dmtool.cli.tree import Stack
@@ -79,6 +82,8 @@ class Session:
         self.report: Report | None = None
         self.stack: Stack | None = None
         self.document: dict[str, Any] | None = None
+        self.headings: Headings = {}
+        self.rows: list[Sequence[str]] = []
         self.concise_shown = False
         # of `stats` and `dmstats`: whether it is one, its command, and how that shows things
         self.stats = False
@@ -101,9 +106,26 @@ class Session:
         for line in lines:
             sys.stderr.write(line + "\n")
 
+    def fault(self, *lines: str) -> None:
+        """The lines of a failure on stderr; the first one says what has failed."""
+        if lines:
+            from dmtool.cli.terminal import RED, painted
+
+            self.error(painted(lines[0], RED), *lines[1:])
+
     @property
     def json(self) -> bool:
         return "json" in self.switches
+
+    @property
+    def format(self) -> str | None:
+        """What tables are formatted as; None for dmsetup's own ways."""
+        return self.switches.value("format")
+
+    def add_rows(self, headings: Headings, *rows: Sequence[str]) -> None:
+        """Add to the table that is printed at the end, in the session's format or a plain one."""
+        self.headings = headings
+        self.rows += rows
 
     def add_json(self, key: str, *items: Any) -> None:
         """Append to the list ``key`` of the document that is printed at the end."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands that show: table, status, info, deps, targets, versions."""
+"""Commands that show devices: table, status, info, deps."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from typing import Any
 from dmtool.cli.command import Function
 from dmtool.cli.session import Device, Failed, Session
 
-# The libdevmapper whose ways these are; scripts compare it.
-LIBRARY_VERSION = "1.02.185 (2022-05-18)"
 _ABSENT = "Device does not exist."
 _QUOTED = frozenset(",;\\")
 
@@ -82,7 +80,7 @@ def one_by_one(
         try:
             show(session, device, known)
         except Failed as failure:
-            session.error(*failure.args)
+            session.fault(*failure.args)
             failed = True
     if failed:
         raise Failed
@@ -102,8 +100,11 @@ def present(session: Session, device: Device, word: str) -> dict[str, Any]:
 
 
 def show_info(session: Session, info: dict[str, Any]) -> None:
-    """The block of lines that ``info`` and ``-v`` show."""
+    """The block of lines that ``info`` and ``-v`` show; or the device for JSON."""
     switches = session.switches
+    if session.json:
+        session.add_json("devices", _described(session, info))
+        return
     inactive = "inactive" in switches
     live, loaded = bool(info["live"]), bool(info["inactive"])
     readonly = info["inactive_readonly" if inactive else "readonly"]
@@ -128,6 +129,12 @@ def show_info(session: Session, info: dict[str, Any]) -> None:
     session.out(text + (f"UUID: {uuid}\n" if uuid else "") + "\n")
     if info.get("error"):
         session.error(f"{session.shown(info['name'])}: {info['error']}")
+
+
+def show_changed(session: Session, info: dict[str, Any]) -> None:
+    """A device that a command has made or changed, where ``-v`` or ``--json`` asks for it."""
+    if session.json or "verbose" in session.switches:
+        show_info(session, info)
 
 
 def _described(session: Session, info: dict[str, Any]) -> dict[str, Any]:
@@ -229,6 +236,11 @@ def show_lines(
     verbose = "verbose" in session.switches
     if not found and "target" in session.switches:
         return
+    if session.format is not None:
+        from dmtool.cli.format import TARGETS
+
+        session.add_rows(TARGETS, *(_target_row(name, target) for target in found))
+        return
     if verbose:
         show_info(session, info)
     start = f"{name}: " if session.many and not verbose else ""
@@ -255,6 +267,11 @@ def _show_concise(
         text += f",{target['start']} {target['length']} {target['type']} "
         text += _quoted(target["params"])
     session.out(text)
+
+
+def _target_row(name: str, target: dict[str, Any]) -> tuple[str, ...]:
+    fields = ("start", "length", "type", "params")
+    return (name, *(str(target[field]) for field in fields))
 
 
 def target_line(target: dict[str, Any]) -> str:
@@ -315,6 +332,12 @@ def _show_deps(session: Session, device: Device, named: str, operands: list[str]
     if session.json:
         session.add_json("devices", {"name": name, "dependencies": found})
         return
+    if session.format is not None:
+        from dmtool.cli.format import DEPENDENCIES
+
+        rows = ((name, dep["kind"], _dependency(dep, named), dep["path"] or "") for dep in found)
+        session.add_rows(DEPENDENCIES, *rows)
+        return
     if verbose:
         show_info(session, info)
     start = f"{operands[0] if operands else name}: " if session.many and not verbose else ""
@@ -331,62 +354,3 @@ def _dependency(dep: dict[str, Any], named: str) -> str:
     if named != "devno" or dep["major"] is None:
         return str(dep["name"])
     return f"{dep['major']}, {dep['minor']}"
-
-
-def targets(session: Session, _operands: list[str]) -> None:
-    """``targets``: the target types, the newest registration first."""
-    found = session.client.call("targets")
-    if session.json:
-        session.put_json(targets=found)
-        return
-    for target in found:
-        if target.get("error"):
-            session.error(f"{target['name']}: {target['error']}")
-        else:
-            session.out(_versioned(target))
-
-
-def target_version(session: Session, operands: list[str]) -> None:
-    """``target-version TYPE...``."""
-    from dmtool.cli.failures import ioctl_line
-
-    for name in operands:
-        found = [t for t in session.client.call("targets") if t["name"] == name]
-        if not found or found[0].get("error"):
-            reason = [str(found[0]["error"])] if found else []
-            line = ioctl_line("target-version", Device(name=name), errno.EINVAL, None)
-            raise Failed(line, *reason)
-        session.out(_versioned(found[0]))
-
-
-def _versioned(target: dict[str, Any]) -> str:
-    return "{:<16} v{}.{}.{}\n".format(target["name"], *target["version"])
-
-
-def version(session: Session, _operands: list[str]) -> None:
-    """``version``: two lines as dmsetup's, and under our own name what is running."""
-    from dmtool.cli.usage import is_dmsetup
-
-    if not session.json:
-        session.out(f"Library version:   {LIBRARY_VERSION}\n")
-    core = session.client.call("version")
-    if session.json:
-        session.put_json(library=LIBRARY_VERSION.split(maxsplit=1)[0], **core)
-        return
-    session.out(f"Driver version:    {core['driver']}\n")
-    if not is_dmsetup(session.prog):
-        session.out(f"dmtool version:    {core['dmtool']}\nSector index:      {core['index']}\n")
-
-
-def splitname(session: Session, operands: list[str]) -> None:
-    """``splitname NAME [SUBSYSTEM]``: the parts of an LVM name, as a report."""
-    from dmtool.cli.rows import NameRow
-    from dmtool.cli.splitname import LVM, split
-
-    subsystem = operands[1] if len(operands) > 1 else LVM
-    parts = split(operands[0], subsystem)
-    if session.json:
-        session.put_json(**parts._asdict())
-        return
-    assert session.report is not None
-    session.report.add(NameRow(session, parts))

@@ -6,7 +6,10 @@ They are joined by single hyphens; a hyphen of a part itself is doubled.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from dmtool.cli.session import Session
 
 LVM = "LVM"
 
@@ -48,3 +51,15 @@ def _component(text: str) -> tuple[str, str]:
         part += text[place]
         place += 1
     return part, ""
+
+
+def splitname(session: Session, operands: list[str]) -> None:
+    """``splitname NAME [SUBSYSTEM]``: the parts of an LVM name, as a report."""
+    from dmtool.cli.rows import NameRow
+
+    parts = split(operands[0], operands[1] if len(operands) > 1 else LVM)
+    if session.json:
+        session.put_json(**parts._asdict())
+        return
+    assert session.report is not None
+    session.report.add(NameRow(session, parts))

@@ -6,12 +6,13 @@ What makes and removes regions and groups is in ``dmtool.cli.statschange``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dmtool.cli import columns
 from dmtool.cli.command import function_of
-from dmtool.cli.regions import PROGRAM, Listing
+from dmtool.cli.regions import PROGRAM, Item, Listing
 from dmtool.cli.session import Device, Failed, Session
 from dmtool.cli.show import each, present
 from dmtool.cli.sizes import Units
@@ -187,6 +188,9 @@ def stats(session: Session, operands: list[str]) -> None:
         raise Failed("Use of --follow is incompatible with --nomonitor.")
     if found[0].name not in {"list", "report"}:
         session.report = None
+    if session.json and found[0].name in {"create", "delete", "group", "ungroup"}:
+        session.add_json("regions")
+        session.add_json("groups")
     function_of(found[0].function)(session, operands)
 
 
@@ -224,7 +228,7 @@ def help_(session: Session, _operands: list[str]) -> None:
 
 def version(session: Session, operands: list[str]) -> None:
     """``version``, as that of dmsetup."""
-    from dmtool.cli.show import version as show_version
+    from dmtool.cli.versions import version as show_version
 
     show_version(session, operands)
 
@@ -322,13 +326,36 @@ def print_(session: Session, operands: list[str]) -> None:
     """``print [--clear] --regionid N|--allregions [DEVICE...]``: the kernel's own lines."""
     _check_which(session)
     clear = "_clear" if "clear" in session.switches else ""
-    for device, _ in each(session, operands):
-        listing = Listing(session, device)
+    if session.json:
+        session.add_json("statistics")
+    for device, known in each(session, operands):
+        # by its number a region can be printed that another program has made
+        listing = Listing(session, device, "" if session.json else PROGRAM)
         for number in _regions(session, listing):
             try:
-                session.out(listing.message(f"@stats_print{clear} {number} "))
+                printed = listing.message(f"@stats_print{clear} {number} ")
             except Failed as failure:
                 raise Failed(*failure.args, "Could not print statistics region.") from None
+            if session.json:
+                info = known or present(session, device, "info")
+                session.add_json("statistics", *_printed(session, info, listing, number, printed))
+            else:
+                session.out(printed)
+
+
+def _printed(
+    session: Session, info: dict[str, Any], listing: Listing, number: int, text: str
+) -> Iterator[dict[str, Any]]:
+    """The areas of a region for JSON, with what ``@stats_print`` answered."""
+    from dmtool.cli.statscolumns import StatsRow
+
+    region = listing.regions[number]
+    region.sample(text)
+    for area in range(region.areas):
+        row = StatsRow(session, info, listing, Item("area", region, area), Units("h", 1), 0)
+        described = _described(row)
+        del described["interval_ns"]  # nobody knows since when it was counted
+        yield described
 
 
 def clear(session: Session, operands: list[str]) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 from dmtool.cli.histogram import MS, parse_bounds
 from dmtool.cli.regions import PROGRAM, Group, Listing, Region, parse_ranges
 from dmtool.cli.session import Device, Failed, Session
-from dmtool.cli.show import each
+from dmtool.cli.show import each, present
 from dmtool.cli.sizes import sectors_of
 from dmtool.cli.stats import program
 
@@ -102,7 +102,10 @@ def _create_one(
     )
     number = int(answer["response"])
     areas = wanted.areas(length)
-    session.out(f"{name}: Created new region with {areas} area(s) as region ID {number}\n")
+    if session.json:
+        session.add_json("regions", {"device": name, "region_id": number, "areas": areas})
+    else:
+        session.out(f"{name}: Created new region with {areas} area(s) as region ID {number}\n")
     return number
 
 
@@ -124,6 +127,15 @@ def _options(session: Session, bounds: list[int]) -> str:
     return " ".join([str(len(words)), *words]) if words else ""
 
 
+def _tell(session: Session, device: Device, group: int, text: str) -> None:
+    """What became of a group: ``text`` is dmstats' own line."""
+    if session.json:
+        name = session.shown(present(session, device, "info")["name"])
+        session.add_json("groups", {"device": name, "group_id": group})
+    else:
+        session.out(text)
+
+
 def _group_segments(session: Session, device: Device, ids: list[int]) -> None:
     text = ",".join(map(str, ids))
     alias = session.switches.value("alias")
@@ -132,7 +144,7 @@ def _group_segments(session: Session, device: Device, ids: list[int]) -> None:
     except Failed as failure:
         raise Failed(*failure.args, f"Failed to create group for regions {text}.") from None
     named = f" with alias {alias}" if alias is not None else ""
-    session.out(f"Grouped regions {text} as group ID {number}{named}\n")
+    _tell(session, device, number, f"Grouped regions {text} as group ID {number}{named}\n")
 
 
 def delete(session: Session, operands: list[str]) -> None:
@@ -147,20 +159,21 @@ def delete(session: Session, operands: list[str]) -> None:
         if not listing.regions and "allregions" in switches:
             continue
         if "groupid" in switches:
-            _delete_group(session, listing, switches.number("groupid") or 0)
+            number = switches.number("groupid") or 0
+            _delete_group(listing, number)
+            _tell(session, device, number, f"Deleted statistics group {number}.\n")
             continue
         ids = [switches.number("regionid") or 0]
         for number in list(listing.regions) if "allregions" in switches else ids:
             _telling(partial(_delete, listing, number), "Could not delete statistics region")
 
 
-def _delete_group(session: Session, listing: Listing, number: int) -> None:
+def _delete_group(listing: Listing, number: int) -> None:
     def both() -> None:
         for member in _ungroup(listing, number, clear=False):
             listing.message(f"@stats_delete {member}")
 
     _telling(both, "Could not delete statistics group.")
-    session.out(f"Deleted statistics group {number}.\n")
 
 
 def _delete(listing: Listing, number: int) -> None:
@@ -198,7 +211,8 @@ def group(session: Session, operands: list[str]) -> None:
             partial(_make_group, session, listing, regions, alias),
             f"Could not create group on {name}: {regions}",
         )
-        session.out(f"Grouped regions {regions} as group ID {number} on {name}\n")
+        text = f"Grouped regions {regions} as group ID {number} on {name}\n"
+        _tell(session, device, number, text)
 
 
 def _make_group(session: Session, listing: Listing, text: str, alias: str) -> int:
@@ -258,7 +272,7 @@ def ungroup(session: Session, operands: list[str]) -> None:
             partial(_ungroup, listing, number),
             f"Could not delete group {number} on {name}.",
         )
-        session.out(f"Removed group ID {number} on {name}\n")
+        _tell(session, device, number, f"Removed group ID {number} on {name}\n")
 
 
 def _ungroup(listing: Listing, number: int, *, clear: bool = True) -> list[int]:

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import locale
-import os
 from dataclasses import dataclass, field
 from typing import Any
 
+from dmtool.cli import terminal
 from dmtool.cli.getopt import CommandLineError
 from dmtool.cli.session import Device, Session
 
@@ -66,6 +65,12 @@ class Stack:
     @property
     def empty(self) -> bool:
         return not self._infos
+
+    @property
+    def devices(self) -> list[Node]:
+        """The mapped devices, in the order of their names."""
+        infos = sorted(self._infos.values(), key=lambda info: str(info["name"]))
+        return [self.node(info) for info in infos]
 
     def roots(self, *, inverted: bool = False) -> list[Node]:
         """Devices that no other uses; inverted: what uses none."""
@@ -147,7 +152,7 @@ class Style:
     @classmethod
     def of(cls, options: str | None) -> Style:
         """Raises CommandLineError for words that mean nothing."""
-        style = cls(UTF if _utf8() else ASCII)
+        style = cls(UTF if terminal.utf8() else ASCII)
         words = set()
         rest = options or ""
         while rest:
@@ -177,31 +182,9 @@ class Style:
         )
 
 
-def _utf8() -> bool:
-    """Whether the user's locale has UTF-8.
-
-    Python may have replaced the locale C by C.UTF-8 (PEP 538), in its environment too; what the
-    process was started with tells.
-    """
-    try:
-        with open("/proc/self/environ", "rb") as file:
-            pairs = [line.partition(b"=") for line in file.read().split(b"\0")]
-        environment = {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
-    except OSError:
-        environment = dict(os.environ)
-    chosen = next(filter(None, map(environment.get, ("LC_ALL", "LC_CTYPE", "LANG"))), "")
-    named = "utf8" in chosen.lower().replace("-", "")
-    return named and locale.nl_langinfo(locale.CODESET).upper() == "UTF-8"
-
-
 def _terminal_width(style: Style) -> int:
-    if style.symbols is VT100:
-        return _WIDTH
-    try:
-        columns = os.get_terminal_size(1).columns
-    except OSError:
-        return _WIDTH
-    return columns - _MARGIN if columns > _MARGIN else _WIDTH
+    columns = None if style.symbols is VT100 else terminal.columns()
+    return columns - _MARGIN if columns is not None and columns > _MARGIN else _WIDTH
 
 
 class Drawing:

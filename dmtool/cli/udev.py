@@ -33,21 +33,27 @@ def nothing(session: Session, operands: list[str]) -> None:
 def flags(session: Session, operands: list[str]) -> None:
     """``udevflags COOKIE``: the flags in a cookie, as variables for udev rules."""
     word = _cookie(operands[0]) >> _FLAGS_SHIFT
+    names = [_flag(bit) for bit in range(_FLAGS_SHIFT) if word >> bit & 1]
+    if session.json:
+        session.put_json(flags=names)
+    else:
+        session.out("".join(f"{name}='1'\n" for name in names))
+
+
+def _flag(bit: int) -> str:
     half = _FLAGS_SHIFT // 2
-    for bit in range(_FLAGS_SHIFT):
-        if not word >> bit & 1:
-            continue
-        if bit >= half:
-            session.out(f"DM_SUBSYSTEM_UDEV_FLAG{bit - half}='1'\n")
-        elif bit < len(_FLAGS):
-            session.out(f"DM_UDEV_{_FLAGS[bit]}_FLAG='1'\n")
-        else:
-            session.out(f"DM_UDEV_FLAG{bit}='1'\n")
+    if bit >= half:
+        return f"DM_SUBSYSTEM_UDEV_FLAG{bit - half}"
+    return f"DM_UDEV_{_FLAGS[bit]}_FLAG" if bit < len(_FLAGS) else f"DM_UDEV_FLAG{bit}"
 
 
 def complete(session: Session, operands: list[str]) -> None:
     """``udevcomplete COOKIE``."""
-    session.out(f"DM_COOKIE_COMPLETED=0x{_cookie(operands[0]):<10x}\n")
+    cookie = _cookie(operands[0])
+    if session.json:
+        session.put_json(cookie=cookie)
+    else:
+        session.out(f"DM_COOKIE_COMPLETED=0x{cookie:<10x}\n")
 
 
 def release(session: Session, operands: list[str]) -> None:
@@ -61,4 +67,7 @@ def release(session: Session, operands: list[str]) -> None:
 
 def cookies(session: Session, _operands: list[str]) -> None:
     """``udevcookies``: the headings of an empty list."""
+    if session.json:
+        session.add_json("cookies")
+        return
     session.out("Cookie       Semid      Value      Last semop time           Last change time\n")

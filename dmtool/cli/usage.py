@@ -57,12 +57,13 @@ def usage(prog: str) -> str:
     ours = not is_dmsetup(prog)
     text = [_HEAD.format(prog=prog)]
     if ours:
-        text.append("        [--json] [--debug]\n")
+        text.append("        [--json] [--format <format>] [--debug]\n")
     text.append("\n")
     text += [f"\t{command.name} {command.usage}\n" for command in COMMANDS if not command.own]
     if ours:
         text.append("\n")
         text += [f"\t{command.name} {command.usage}\n" for command in COMMANDS if command.own]
+        text.append("\tls --dot|--mermaid [-S|--select <selection>]\n")
     text.append(_TAIL)
     return "".join(text)
 

@@ -14,10 +14,12 @@ from dmtool.btree import INDEX
 from dmtool.core.call import Call, Number32, Path, method
 from dmtool.core.control import ENDING, NO_METHOD, Peer, ProtocolError
 from dmtool.core.entry import Entry, Reference
+from dmtool.core.looking import outlined
 from dmtool.core.stack import explain as explained
 from dmtool.core.state import READ_AHEAD, Definition
 from dmtool.core.step import step
 from dmtool.core.tables import info as told
+from dmtool.device.meter import METER
 from dmtool.errors import DmtoolError
 from dmtool.table import check as checked
 from dmtool.targets.registry import TARGETS
@@ -65,6 +67,7 @@ class Methods:
             "protocol": PROTOCOL,
             "driver": DRIVER,
             "index": INDEX,
+            "meter": METER,
             "pid": os.getpid(),
             "directory": self._core.directory.path,
         }
@@ -83,6 +86,7 @@ class Methods:
             "devices": len(self._core.devices),
             "connections": self._core.connections,
             "index": INDEX,
+            "meter": METER,
             "started": self._core.started,
         }
 
@@ -219,6 +223,14 @@ class Methods:
         backings = below.backings if below else []
         # the kernel puts a device that a table opens at the head of its list
         return {"info": told(entry), "deps": [self._dependency(b) for b in reversed(backings)]}
+
+    @method("table")
+    def outline(
+        self, *, device: Reference, inactive: bool = False, parts: int = 64, runs: int = 64
+    ) -> Info:
+        entry = self._core.devices.find(device)
+        found = outlined(entry, parts, runs, self._dependency, inactive=inactive)
+        return {"info": told(entry), **found}
 
     @method("reload")
     def check(

@@ -12,6 +12,7 @@ from typing import Any
 
 from dmtool.core.devices import Devices
 from dmtool.core.entry import Entry, Reference
+from dmtool.core.looking import looked
 from dmtool.core.stack import Resolver
 from dmtool.core.state import Definition, StoredTable
 from dmtool.core.step import step
@@ -19,7 +20,6 @@ from dmtool.device import MAJOR
 from dmtool.device.stats import USAGE as STATS_MESSAGES
 from dmtool.errors import (
     DeviceError,
-    DmtoolError,
     NoSuchDevice,
     TableError,
     TableErrors,
@@ -248,19 +248,12 @@ class Tables:
         self, entry: Entry, what: str, *, inactive: bool, type: str | None = None
     ) -> list[Row]:
         """The rows (of targets of that type) that ``table`` or ``status`` prints."""
-        device = entry.device
-        while True:
-            table = device.inactive if inactive else device.live
-            if table is None:
-                return []
-            rows = table.lines() if what == "table" else _status(table)
-            try:
-                return [row for row in rows if type is None or row[2] == type]
-            except (DmtoolError, OSError):
-                # no lock is held, for a suspend may hold it for long: a table that was destroyed
-                # while its targets were asked is not the one that was asked for
-                if table is (device.inactive if inactive else device.live):
-                    raise
+
+        def rows(table: Table) -> list[Row]:
+            found = table.lines() if what == "table" else _status(table)
+            return [row for row in found if type is None or row[2] == type]
+
+        return looked(entry, rows, inactive=inactive) or []
 
     def message(self, reference: Reference, sector: int, text: str) -> str | None:
         """The target's answer. Raises DeviceError with the words of dm-ioctl.c."""

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import termios
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,6 +189,28 @@ class Shell:
         assert status is None or said.status == status, said
         return said
 
+    def terminal(self, *args: str, columns: int = 80, **more: str) -> str:
+        """What a command prints on a terminal of that width, standard error included; ``more`` is
+        its environment besides the shell's. Newlines are as they were before the terminal."""
+        ours, theirs = os.openpty()
+        termios.tcsetwinsize(ours, (24, columns))
+        environment = {**self.environment, **more}
+        process = subprocess.Popen(
+            self.command(*args), cwd=self.cwd, env=environment,
+            stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs,
+        )  # fmt: skip
+        os.close(theirs)
+        said = b""
+        try:
+            while piece := os.read(ours, 1 << 16):
+                said += piece
+        except OSError as error:  # Linux's way to say that the other end is closed
+            if error.errno != errno.EIO:
+                raise
+        os.close(ours)
+        process.wait(60)
+        return said.decode().replace("\r\n", "\n")
+
     def start(self, *args: str, **how: Any) -> subprocess.Popen[bytes]:
         """Start a command and do not wait for it."""
         return subprocess.Popen(self.command(*args), cwd=self.cwd, env=self.environment, **how)
@@ -210,6 +233,7 @@ def shell() -> Generator[Shell]:
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith(("LC_", "DM_"))},
         "LANG": "C",
+        "TERM": "dumb",
         "DMTOOL_DIR": str(top / "run"),
         "PYTHONPATH": os.pathsep.join([str(package), os.environ.get("PYTHONPATH", "")]),
     }

@@ -42,6 +42,7 @@ def test_names(complete: Any) -> None:
     assert complete("table", "po") == ["po nd", "pool"]
     assert complete("remove", "pool", "po") == ["po nd", "pool"]
     assert complete("ls", "--target", "l") == ["linear"]
+    assert complete("info", "--format", "gith") == ["github"]
     assert complete("daemon", "") == ["run", "status", "stop"]
 
 

@@ -201,10 +201,12 @@ def test_daemon_in_the_foreground(shell: Any) -> None:
 
 def test_versions(shell: Any) -> None:
     from dmtool.btree import INDEX
+    from dmtool.device.meter import METER
 
     assert shell("version").out.splitlines()[2:] == [
         "dmtool version:    0.1.0",
         f"Sector index:      {INDEX}",
+        f"I/O counters:      {METER}",
     ]
     lines = shell("targets").out.splitlines()
     assert "linear           v1.4.0" in lines

@@ -289,6 +289,7 @@ def test_version(call: Callable[..., Any], directory: Directory) -> None:
     assert told["protocol"] == 1
     assert told["directory"] == directory.path
     assert told["index"] in ("native", "python")
+    assert told["meter"] in ("native", "python")
 
 
 def test_targets(call: Callable[..., Any]) -> None:

@@ -56,8 +56,8 @@ def spaced(text: str) -> str:
 
 @pytest.fixture
 def home() -> Generator[Path]:
-    # not tmp_path: the path of a unix socket has 107 bytes and no more
-    made = Path(tempfile.mkdtemp(prefix="dmtool-docs-"))
+    # not tmp_path: the path of a unix socket has 107 bytes and no more, and `map` shortens paths
+    made = Path(tempfile.mkdtemp(prefix="dm-"))
     yield made
     subprocess.run(["dmtool", "remove_all"], env=environment(made), check=True)
     subprocess.run(["dmtool", "daemon", "stop"], env=environment(made), check=True)

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The outline of a table says what the table says, in bulk and line by line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dmtool.table import Table, bulk, load
+from dmtool.table.outline import Outline, outline
+from dmtool.testing import make_pattern
+
+SECTORS = 64
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("images")
+    for i, name in enumerate("ab", 1):
+        make_pattern(made / name, i, SECTORS)
+    return made
+
+
+@pytest.fixture
+def worth(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    with monkeypatch.context() as patch:
+        yield patch
+
+
+def built(text: str, folder: Path) -> Table:
+    table = load(text, source="t", cwd=str(folder))
+    assert table is not None
+    return table
+
+
+def numbered(lines: list[tuple[int, str]]) -> str:
+    """A table of (sectors, the rest of a line)."""
+    at, text = 0, []
+    for length, rest in lines:
+        text.append(f"{at} {length} {rest}")
+        at += length
+    return "\n".join(text)
+
+
+def told(found: Outline) -> list[tuple[str, int]]:
+    """(type and device, sectors) of each stretch; the kinds in their own order."""
+    names = [" ".join((kind.type, *map(str, kind.devices))) for kind in found.kinds]
+    return [(names[stretch.kind], stretch.length) for stretch in found.stretches]
+
+
+_line = st.tuples(
+    st.integers(1, 9),
+    st.sampled_from(["linear a 0", "linear a 9", "linear ./a 3", "linear b 1", "zero", "error"]),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(lines=st.lists(_line, min_size=1, max_size=20), parts=st.integers(1, 30))
+def test_it_is_the_table(
+    lines: list[tuple[int, str]], parts: int, folder: Path, worth: pytest.MonkeyPatch
+) -> None:
+    sectors = [
+        rest.split()[0] + "".join(f" {folder}/{word[-1]}" for word in rest.split()[1:2])
+        for length, rest in lines
+        for _ in range(length)
+    ]
+    size = len(sectors)
+    runs = [(name, len(list(some))) for name, some in groupby(sectors)]
+    for least in (1, 1 << 30):
+        worth.setattr(bulk, "WORTH", least)
+        table = built(numbered(lines), folder)
+        try:
+            assert (table.bulk is not None) == (least == 1)
+            found = outline(table, parts, 100)
+            assert told(found) == runs
+            assert (found.sectors, found.targets, found.runs) == (size, len(lines), len(runs))
+            assert sum(kind.targets for kind in found.kinds) == len(lines)
+            assert sum(kind.runs for kind in found.kinds) == len(runs)
+            assert sum(kind.sectors for kind in found.kinds) == size
+            names = [" ".join((kind.type, *map(str, kind.devices))) for kind in found.kinds]
+            assert len(found.parts) == parts
+            for part, share in enumerate(found.parts):
+                first, end = -(-size * part // parts), -(-size * (part + 1) // parts)
+                here = sectors[first:end]
+                wanted = {name: here.count(name) for name in here}
+                assert {names[kind]: n for kind, n in share.items()} == wanted
+        finally:
+            table.close()
+
+
+@pytest.mark.parametrize("least", [1, 1 << 30])
+def test_where_runs_begin_below(folder: Path, worth: pytest.MonkeyPatch, least: int) -> None:
+    worth.setattr(bulk, "WORTH", least)
+    lines = [
+        (4, "linear a 8"),
+        (2, "linear a 12"),
+        (2, "zero"),
+        (1, "linear a 0"),
+        (1, "linear a 5"),
+    ]
+    table = built(numbered(lines), folder)
+    found = outline(table, 1, 3)
+    assert [(s.start, s.length, s.targets, s.at) for s in found.stretches] == [
+        (0, 6, 2, [8]),
+        (6, 2, 1, []),
+        (8, 2, 2, [None]),
+    ]
+    assert outline(table, 1, 2).stretches == []
+    assert [kind.ends for kind in found.kinds] == ["devices", "zero"]
+    table.close()
+
+
+def test_several_devices(folder: Path) -> None:
+    lines = [(8, "striped 2 4 a 0 b 8"), (8, "striped 2 4 a 4 b 12"), (8, "striped 2 4 a 0 a 32")]
+    table = built(numbered(lines), folder)
+    found = outline(table, 2, 9)
+    assert [(s.length, s.targets, s.at) for s in found.stretches] == [
+        (16, 2, [0, 8]),
+        (8, 1, [None]),
+    ]
+    assert [[str(d)[-1] for d in kind.devices] for kind in found.kinds] == [["a", "b"], ["a"]]
+    assert found.parts == [{0: 12}, {0: 4, 1: 8}]
+    table.close()
