@@ -190,8 +190,12 @@ def _argument(line: Line, option: Option, start: str) -> _Offer:
         return _listed(_signed(_columns(line), start), start)
     if option.name == "select":
         return _Offer(_columns(line), start, ("nospace",))
-    if option.name in _SHELLS:
-        return _Offer(start=start, modes=(_SHELLS[option.name],))
+    usage = line.command.usage if line.command else ""
+    mode = _SHELLS.get(option.name)
+    if re.search(rf"--{option.name} <\w*(file|path)\w*>", usage):
+        mode = "files"
+    if mode:
+        return _Offer(start=start, modes=(mode,))
     words = _ARGUMENTS.get(option.name)
     return _Offer(words(), start) if words else _Offer()
 

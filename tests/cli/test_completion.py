@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from dmtool.cli import completion
+from dmtool.cli.command import Command
 from dmtool.cli.commands import COMMANDS
 from dmtool.cli.completion import complete
 from dmtool.cli.options import OPTIONS
@@ -126,6 +127,13 @@ def test_what_the_shell_knows_better() -> None:
     assert complete(["check", ""], "dmtool").modes == ("files",)
     assert complete(["ls", "--exec", ""], "dmtool").modes == ("commands",)
     assert complete(["info", "-o", "na"], "dmtool").modes == ("nospace",)
+
+
+def test_an_option_whose_argument_is_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = Command("copy", "copy:copy", "--target <image_file>", options=("target",))
+    monkeypatch.setitem(completion.BY_NAME, "copy", declared)
+    assert complete(["copy", "--target", "x"], "dmtool").modes == ("files",)
+    assert complete(["ls", "--target", "x"], "dmtool").modes == ()
 
 
 def test_lines_are_modes_and_words(words: Words, monkeypatch: pytest.MonkeyPatch) -> None:

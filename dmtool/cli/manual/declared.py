@@ -143,7 +143,8 @@ def statistics_entries() -> list[str]:
         page += roff.subsection(roff.escaped(name))
         for known in forms:
             page += _syntax(name, known.usage)
-        page += roff.paragraph(markdown.inline(_sentence(summaries.STATS.get(name, ""))))
+        if name in summaries.STATS:
+            page += roff.paragraph(markdown.inline(_sentence(summaries.STATS[name])))
     page += roff.section("options")
     declared = next(command.options for command in COMMANDS if command.subcommands)
     named = [option.name for option in options_in(stats_usage("dmstats"))]

@@ -72,16 +72,14 @@ def target(parts: list[Part], source: str) -> str:
     """The page of a target type. ``parts``: of its README, which is ``source``."""
     names = names_of(parts)
     first = next(part for part in parts if part.level == 1)
-    found = list(markdown.blocks(first.lines))
-    synopsis = next((block for block in found if _is_code(block)), [])
-    text = [line for block in found if block is not synopsis for line in (*block, "")]
+    synopsis = _synopsis(parts)
+    text = [
+        line for block in markdown.blocks(first.lines) if block != synopsis for line in (*block, "")
+    ]
     # an I/O is an I/O at the beginning of a sentence only
     summary = summary_of(parts)
     body = _name([f"dmtool-{name}" for name in names], summary[:1].lower() + summary[1:])
-    body += roff.section("synopsis")
-    for line in synopsis:
-        if not line.startswith("```"):
-            body += roff.paragraph(roff.syntax(line.strip()))
+    body += [*roff.section("synopsis"), *_syntax(parts)]
     body += [*roff.section("description"), *markdown.rendered(text)]
     for part in parts[parts.index(first) + 1 :]:
         example = re.fullmatch(r"Example: (.*)", part.title)
@@ -118,11 +116,10 @@ def _dmtool(sources: Sources) -> str:
             body += [*roff.section("options"), *option_entries()]
             body += _chapter(sources.document("reports.md"))
             body += [*roff.section("columns"), *column_entries(statistics=False)]
+            body += [*roff.section("target types"), *_types(sources)]
             body += _chapter(sources.document("dmsetup-names.md"))
-    types = [f"dmtool-{names_of(parts)[0]}(5)" for parts in sources.targets.values()]
-    body += _see_also(
-        "dmtool-stats(8)", "dmtool-table(5)", *types, "dmsetup(8)", "dmstats(8)", "nbdcopy(1)"
-    )
+    types = _pages_of_types(sources)
+    body += _see_also("dmtool-stats(8)", "dmtool-table(5)", *types, "dmsetup(8)", "dmstats(8)")
     return roff.page("dmtool", 8, DATE, SOURCE, _made_of("dmtool/cli and docs"), body)
 
 
@@ -150,15 +147,35 @@ def _table(sources: Sources) -> str:
     body += [*roff.section("description"), *markdown.rendered(_first(document).lines)]
     for part in document[1:]:
         body += [*roff.section(part.title), *markdown.rendered(part.lines)]
-    body += roff.section("target types")
-    pages_of = []
+    body += [*roff.section("target types"), *_types(sources)]
+    body += _see_also("dmtool(8)", *_pages_of_types(sources))
+    return roff.page("dmtool-table", 5, DATE, SOURCE, _made_of("docs/table-format.md"), body)
+
+
+def _types(sources: Sources) -> list[str]:
+    """The target types: the syntax of each, and what it does."""
+    body: list[str] = []
     for parts in sources.targets.values():
         names = names_of(parts)
-        pages_of.append(f"dmtool-{names[0]}(5)")
-        text = f"{markdown.inline(summary_of(parts))}: {_reference(pages_of[-1])}"
-        body += roff.tagged(", ".join(map(roff.bold, names)), roff.filled(text))
-    body += _see_also("dmtool(8)", *pages_of)
-    return roff.page("dmtool-table", 5, DATE, SOURCE, _made_of("docs/table-format.md"), body)
+        text = f"{markdown.inline(summary_of(parts))}: {_reference(f'dmtool-{names[0]}(5)')}"
+        syntax = [line for line in _syntax(parts) if line != ".PP"]
+        body += roff.tagged(", ".join(map(roff.bold, names)), [*roff.filled(text), ".br", *syntax])
+    return body
+
+
+def _pages_of_types(sources: Sources) -> list[str]:
+    return [f"dmtool-{names_of(parts)[0]}(5)" for parts in sources.targets.values()]
+
+
+def _synopsis(parts: list[Part]) -> list[str]:
+    """The first piece of code in a README: the syntax of a line of a table."""
+    first = next(part for part in parts if part.level == 1)
+    return next((block for block in markdown.blocks(first.lines) if _is_code(block)), [])
+
+
+def _syntax(parts: list[Part]) -> list[str]:
+    lines = (line.strip() for line in _synopsis(parts) if not line.startswith("```"))
+    return [made for line in lines for made in roff.paragraph(roff.syntax(line))]
 
 
 def _chapter(document: list[Part]) -> list[str]:
