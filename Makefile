@@ -3,15 +3,16 @@
 #   make demo    two image files joined by a table, exported over NBD, read back
 #   make test    every test
 #   make lint    only the linters
+#   make man     writes the manual pages anew, from the commands and the documentation
 #   make bench   how fast it is, beside nbdkit, qemu and others; ARGS=--help for its options
 #   make clean   removes what the others made
 #
-# The first four make .venv by themselves. PYTHON=... names another interpreter.
+# The first five make .venv by themselves. PYTHON=... names another interpreter.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint man bench clean
 
 VENV := .venv
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -35,6 +36,9 @@ test: $(VENV)/installed-test
 lint: $(VENV)/installed-test
 	@$(VENV)/bin/python -m pytest -q tests/style -m 'not slow'
 
+man: $(VENV)/installed
+	@$(VENV)/bin/python -m dmtool.cli.manual
+
 bench: $(VENV)/installed
 	@$(VENV)/bin/python -m benchmarks $(ARGS)
 
@@ -50,12 +54,22 @@ $(VENV)/bin/python:
 	@echo "Making a virtual environment in $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)
 
+# An editable installation leaves the manual pages and completions where they are.
+SHARE = mkdir -p $(VENV)/share/{man,bash-completion,zsh,fish} && \
+	ln -sfn ../../../man $(VENV)/share/man/man5 && \
+	ln -sfn ../../../man $(VENV)/share/man/man8 && \
+	ln -sfn ../../../completion/bash $(VENV)/share/bash-completion/completions && \
+	ln -sfn ../../../completion/zsh $(VENV)/share/zsh/site-functions && \
+	ln -sfn ../../../completion/fish $(VENV)/share/fish/vendor_completions.d
+
 $(VENV)/installed: $(VENV)/bin/python $(INSTALLED_FROM)
 	@echo "Installing dmtool and its four libraries into $(VENV)"
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable .
+	@$(SHARE)
 	@touch $@
 
 $(VENV)/installed-test: $(VENV)/bin/python $(INSTALLED_FROM)
 	@echo "Installing dmtool and what its tests need into $(VENV)"
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@$(SHARE)
 	@touch $@ $(VENV)/installed

@@ -25,8 +25,11 @@ PACKAGES = {
     "dot": "graphviz",
     "e2fsck": "e2fsprogs",
     "fio": "fio",
+    "fish": "fish",
     "fusermount3": "fuse3",
     "losetup": "util-linux",
+    "man": "man-db",
+    "mandoc": "mandoc",
     "mkfs.btrfs": "btrfs-progs",
     "mkfs.ext4": "e2fsprogs",
     "mkfs.xfs": "xfsprogs",
@@ -42,6 +45,7 @@ PACKAGES = {
     "strace": "strace",
     "unshare": "util-linux",
     "xfs_repair": "xfsprogs",
+    "zsh": "zsh",
 }
 # Debian keeps some of them where a user's PATH does not look.
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])

@@ -19,6 +19,8 @@ from dmtool.cli.session import Failed, Rejected, Session
 from dmtool.errors import DmtoolError
 
 UNPROCESSED = "Couldn't process command line."
+# Set by the shells' completion (completion/): what would fit is printed, and nothing is done.
+COMPLETE = "_DMTOOL_COMPLETE"
 # The name under which a command line is two numbers, and nothing else.
 DEVMAP_NAME = "devmap_name"
 
@@ -29,12 +31,10 @@ class ReaderGone(Exception):
 
 class CommandGroup(click.Group):
     """All commands. The options are read by dmsetup's rules, which bring the command to the front;
-    from there on it is click's: dispatch, completion, and the help of our own commands.
+    from there on it is click's: dispatch, and the help of our own commands.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if ctx.resilient_parsing:  # completion: the words are incomplete, nothing is run
-            return super().parse_args(ctx, args)
         prog = ctx.info_name or "dmtool"
         if prog == DEVMAP_NAME:
             from dmtool.cli.devmap import command_line
@@ -68,7 +68,7 @@ class CommandGroup(click.Group):
 
 
 class CommandEntry(click.Command):
-    """One command, as click sees it: its declaration becomes parameters for help and completion."""
+    """One command, as click sees it: its declaration becomes parameters for help."""
 
     def __init__(self, command: Command) -> None:
         super().__init__(command.name, help=command.summary or None, add_help_option=command.own)
@@ -80,8 +80,6 @@ class CommandEntry(click.Command):
         return [*parameters(self.command), *super().get_params(ctx)]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if ctx.resilient_parsing:
-            return super().parse_args(ctx, args)
         ctx.args = list(args)
         return ctx.args
 
@@ -216,6 +214,11 @@ def run(args: Sequence[str] | None = None) -> int:
 def _status_of(group: click.Group, words: list[str], prog: str) -> int:
     """Run the group; an error that belongs to the command line is printed here."""
     try:
+        if COMPLETE in os.environ:
+            from dmtool.cli.completion import answer
+
+            sys.stdout.write(answer(words, prog))
+            return 0
         return int(group.main(words, prog, standalone_mode=False) or 0)
     except CommandLineError as error:
         from dmtool.cli.terminal import RED, painted

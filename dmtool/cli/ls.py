@@ -13,7 +13,7 @@ from dmtool.cli.show import each, targets_of
 
 # Words of a command for --exec, the path behind them not counted.
 EXEC_WORDS = 256
-_NAMINGS = ("devno", "blkdevname", "devname")
+NAMINGS = ("devno", "blkdevname", "devname")
 
 
 def naming_of(options: str) -> str:
@@ -21,11 +21,11 @@ def naming_of(options: str) -> str:
 
     The last word counts; each may be abbreviated to nothing, as in dmsetup.
     """
-    chosen = _NAMINGS[0]
+    chosen = NAMINGS[0]
     rest = options
     while rest:
         word, _, after = rest.partition(",")
-        found = next((naming for naming in _NAMINGS if naming.startswith(word)), None)
+        found = next((naming for naming in NAMINGS if naming.startswith(word)), None)
         if found is None:
             raise CommandLineError(f"Option not recognised: {rest}.")
         chosen, rest = found, after
@@ -35,7 +35,7 @@ def naming_of(options: str) -> str:
 def naming(session: Session) -> str:
     """How this command names devices; with ``-c`` the words of ``-o`` are a report's columns."""
     if "columns" in session.switches:
-        return _NAMINGS[0]
+        return NAMINGS[0]
     return naming_of(session.switches.value("options") or "")
 
 

@@ -1,28 +1,101 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A command's declaration as click parameters: for ``--help`` of our own commands, and completion."""
+"""What every option does, and a command's declaration as click parameters: for ``--help`` of our own
+commands."""
 
 from __future__ import annotations
 
 import click
-from click.shell_completion import CompletionItem
 
 from dmtool.cli.command import Command
 from dmtool.cli.getopt import Option
-from dmtool.cli.options import MANGLING_MODES, OPTIONS
+from dmtool.cli.options import OPTIONS
 
-_HELP = {
-    "force": "Let waiting I/O go: replace the table by errors first.",
+HELP = {
+    "addnodeoncreate": "Accepted, and does nothing: there are no nodes.",
+    "addnodeonresume": "Accepted, and does nothing: there are no nodes.",
+    "alias": "The name of the group.",
+    "alldevices": "All devices, if none is named.",
+    "allprograms": "Regions of all programs.",
+    "allregions": "All regions.",
+    "area": "Rows for areas.",
+    "areas": "Cut the region into so many areas.",
+    "areasize": "Cut the region into areas of this size; suffixes as for --units.",
+    "bounds": "A histogram of latencies, with these boundaries: 100us,1ms,10ms.",
+    "checks": "Accepted, and does nothing: everything is checked anyway.",
+    "clear": "Set the counters to zero after printing them.",
+    "columns": "A report in columns (info, help).",
+    "concise": "Several devices on one line: what create takes and table prints.",
+    "count": "Show a report so often; 0: until it is stopped.",
+    "debug": "Show a traceback of an error in dmtool itself.",
+    "deferred": "Remove a device that is open when it is closed.",
     "dot": "Draw the stack of devices in the language of Graphviz.",
+    "exec": "Run a command for each device, with its file or URI behind.",
+    "filemap": "Refused: a region of a file's extents.",
+    "follow": "How a file is followed: inode or path. Refused, as --filemap is.",
+    "force": "remove, remove_all: replace tables by errors first, so that waiting I/O goes; "
+    "wipe_table: do not wait for I/O; stats create: take an empty program id.",
+    "foreground": "Accepted, and does nothing.",
     "format": "A table in a format of tabulate: github, grid, html, ...; a wrong one lists all.",
+    "gid": "Group of the device's file.",
+    "group": "Rows for groups.",
+    "groupid": "The group by its id.",
+    "help": "Show the usage text.",
+    "histogram": "Columns of the histogram.",
+    "inactive": "The inactive table in place of the live one.",
+    "interval": "Seconds from report to report.",
     "json": "Print JSON (docs/json.md).",
-    "length": "How many bytes; suffixes k, M, G, T, and s for sectors.",
+    "length": "How much: of read and write in bytes, with the suffixes of --offset; of a region in sectors.",
     "major": "With --minor: the device by its number, 1000:MINOR.",
-    "minor": "With --major: the device by its number, 1000:MINOR.",
+    "manglename": "How names are mangled: none, hex or auto.",
     "mermaid": "Draw the stack of devices as a flowchart of Mermaid.",
+    "minor": "With --major: the device by its number, 1000:MINOR.",
+    "mode": "Mode of the device's file, octal.",
+    "nameprefixes": "Values as DM_NAME='value'.",
+    "noflush": "Let targets give I/O back that they have not done.",
+    "nogroup": "Make no group of the regions.",
+    "noheadings": "No headings; values parted by a colon.",
+    "nolockfs": "Accepted, and does nothing: no file system is frozen.",
+    "nomonitor": "Accepted with --filemap, which is refused.",
+    "noopencount": "Accepted, and does nothing.",
+    "nosuffix": "Accepted, and does nothing.",
+    "notable": "Make the device without a table.",
+    "notimesuffix": "Times without their unit.",
+    "noudevrules": "Accepted, and does nothing: there is no udev.",
+    "noudevsync": "Accepted, and does nothing: there is no udev.",
     "offset": "Where to start, in bytes; suffixes k, M, G, T, and s for sectors.",
+    "options": "Columns of a report, parted by commas; or how ls and deps name devices.",
+    "precise": "Count nanoseconds in place of milliseconds.",
+    "programid": "Regions of this program.",
+    "raw": "Columns of the counters themselves.",
+    "readahead": "Sectors to read ahead, auto or none. It is kept and shown.",
     "readonly": "As for a read-only device.",
+    "region": "Rows for regions.",
+    "regionid": "The region by its id.",
+    "regions": "Regions by their ids: 0,2-4.",
+    "relative": "Histograms in percent.",
+    "retry": "Try for 5 seconds to remove a device that is open.",
+    "rows": "Columns as rows.",
+    "segments": "A region for each target of the table.",
+    "select": "Only devices that a selection is true of, as open=0.",
+    "separator": "What parts the values.",
+    "setuuid": "Set the uuid in place of the name.",
+    "showkeys": "Keys in tables as they are, not as zeros.",
+    "sort": "Columns to sort by; with - before a column, the largest first.",
+    "start": "Where the region begins: a sector, or with a suffix as for --units.",
     "table": "The table itself, in place of a file.",
-    "uuid": "The device by its uuid.",
+    "target": "Only targets of this type.",
+    "tree": "Draw which device stands on which.",
+    "udevcookie": "Accepted, and does nothing: there is no udev.",
+    "uid": "Owner of the device's file.",
+    "unbuffered": "Accepted, and does nothing.",
+    "units": "Unit of sizes: b s k m g t p e, capitals for powers of 1000; h, H: what fits.",
+    "unquoted": "Values of --nameprefixes without quotes.",
+    "userdata": "What is kept with the region.",
+    "uuid": "The device by its uuid; for create the uuid that it gets.",
+    "verbose": "Show a device's state after the command; stats list: areas, too.",
+    "verifyudev": "Accepted, and does nothing: there is no udev.",
+    "version": "Show versions.",
+    "yes": "Accepted, and does nothing: nothing is asked.",
 }
 _OPTIONS = {option.name: option for option in OPTIONS}
 
@@ -46,9 +119,8 @@ def _option(option: Option) -> click.Option:
     return click.Option(
         names,
         is_flag=not option.argument,
-        help=_HELP.get(option.name),
+        help=HELP.get(option.name),
         metavar=None if not option.argument else f"<{option.name}>",
-        shell_complete=_VALUES.get(option.name),
     )
 
 
@@ -59,57 +131,4 @@ def _operand(name: str, kind: str, several: bool) -> click.Argument:
         required=False,
         metavar=f"<{kind}>",
         type=click.Path() if kind == "file" else click.UNPROCESSED,
-        shell_complete=_KINDS.get(kind),
     )
-
-
-def _devices(_ctx: click.Context, _param: click.Parameter, start: str) -> list[CompletionItem]:
-    """Names of the devices that exist; none, and no core started, where none runs."""
-    from dmtool.client import Client
-    from dmtool.errors import DmtoolError
-    from dmtool.names import unmangle
-
-    try:
-        with Client(start=False) as client:
-            names = [unmangle(info["name"]) for info in client.call("list")]
-    except DmtoolError:
-        return []
-    return [CompletionItem(name) for name in names if name.startswith(start)]
-
-
-def _targets(_ctx: click.Context, _param: click.Parameter, start: str) -> list[CompletionItem]:
-    """Names of the target types that are installed."""
-    from dmtool.client import Client
-    from dmtool.errors import DmtoolError
-
-    try:
-        with Client(start=False) as client:
-            names = [target["name"] for target in client.call("targets")]
-    except DmtoolError:
-        return []
-    return [CompletionItem(name) for name in sorted(names) if name.startswith(start)]
-
-
-def _formats(_ctx: click.Context, _param: click.Parameter, start: str) -> list[CompletionItem]:
-    from tabulate import tabulate_formats
-
-    return [CompletionItem(name) for name in tabulate_formats if name.startswith(start)]
-
-
-def _modes(_ctx: click.Context, _param: click.Parameter, start: str) -> list[CompletionItem]:
-    return [CompletionItem(mode) for mode in MANGLING_MODES if mode.startswith(start)]
-
-
-def _actions(_ctx: click.Context, _param: click.Parameter, start: str) -> list[CompletionItem]:
-    return [CompletionItem(word) for word in ("run", "status", "stop") if word.startswith(start)]
-
-
-def _subcommands(_ctx: click.Context, _param: click.Parameter, start: str) -> list[CompletionItem]:
-    from dmtool.cli.stats import SUBCOMMANDS
-
-    names = dict.fromkeys(known.name for known in SUBCOMMANDS)
-    return [CompletionItem(name) for name in names if name.startswith(start)]
-
-
-_VALUES = {"format": _formats, "manglename": _modes, "target": _targets}
-_KINDS = {"device": _devices, "target": _targets, "action": _actions, "stats": _subcommands}

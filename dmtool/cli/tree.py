@@ -134,7 +134,7 @@ VT100 = Symbols(
 )
 
 # In the order in which an abbreviation finds them.
-_WORDS = (
+WORDS = (
     "device", "blkdevname", "nodevice", "status", "table", "active", "open", "uuid", "rw",
     "utf", "vt100", "ascii", "inverted", "compact", "notrunc",
 )  # fmt: skip
@@ -157,7 +157,7 @@ class Style:
         rest = options or ""
         while rest:
             word, _, after = rest.partition(",")
-            full = next((known for known in _WORDS if known.startswith(word)), None)
+            full = next((known for known in WORDS if known.startswith(word)), None)
             if full is None:
                 raise CommandLineError(f"Tree options not recognised: {rest}.")
             words.add(full)

@@ -41,4 +41,11 @@ def test_types_of_the_examples(file: str) -> None:
 
 @pytest.mark.tools("shellcheck")
 def test_shellcheck_finds_nothing() -> None:
-    clean("shellcheck", ".ci/run", *(str(p) for p in TOP.glob("examples/*.sh")))
+    scripts = [*TOP.glob("examples/*.sh"), *TOP.glob("completion/bash/*")]
+    clean("shellcheck", ".ci/run", *map(str, scripts))
+
+
+@pytest.mark.tools("zsh", "fish")
+def test_the_other_shells_can_read_their_completion() -> None:
+    clean("zsh", "-n", "completion/zsh/_dmtool")
+    clean("fish", "--no-execute", "completion/fish/dmtool.fish")

@@ -8,7 +8,9 @@ missing from the wheel without a word; so would the C module. These tests are th
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import tarfile
 import tomllib
 import zipfile
@@ -78,10 +80,30 @@ def test_ci_installs_every_tool_that_a_test_needs() -> None:
             assert set(re.findall(r'"([\w.-]+)"', tools)) <= set(packages), test
 
 
+# Where an environment has what is not Python's: folders of the tree, by folders of the wheel.
+SHARED = {
+    "share/man/man5": TOP / "man",
+    "share/man/man8": TOP / "man",
+    "share/bash-completion/completions": TOP / "completion" / "bash",
+    "share/zsh/site-functions": TOP / "completion" / "zsh",
+    "share/fish/vendor_completions.d": TOP / "completion" / "fish",
+}
+
+
+def shared() -> dict[str, Path]:
+    """The pages and completions of the tree, by where they are installed."""
+    return {
+        f"{place}/{file.name}": file
+        for place, folder in SHARED.items()
+        for file in folder.iterdir()
+        if "man" not in place or file.suffix == f".{place[-1]}"
+    }
+
+
 def installed(wheel: Path) -> set[str]:
-    """The files of a wheel, without its metadata."""
+    """The files of a wheel, without its metadata; those of ``share`` as they are installed."""
     names = set(zipfile.ZipFile(wheel).namelist())
-    return {n for n in names if ".dist-info/" not in n}
+    return {n.partition(".data/data/")[2] or n for n in names if ".dist-info/" not in n}
 
 
 class TestBuilt:
@@ -94,7 +116,7 @@ class TestBuilt:
             for package, folder in folders().items()
             for file in folder.iterdir()
             if file.is_file() and (file.suffix in kinds or file.name == "py.typed")
-        }
+        } | set(shared())
         assert {n for n in installed(built.tree_wheel) if not n.endswith(".so")} == wanted
 
     def test_sdist_gives_the_same_wheel(self, built: Any) -> None:
@@ -112,6 +134,7 @@ class TestBuilt:
             names = {name.partition("/")[2] for name in tar.getnames()}
         assert {"native/btree.c", "grammar/table.lark", "tests/conftest.py", "Makefile"} <= names
         assert {"conftest.py", ".ci/run", "examples/demo.sh", "LICENSE"} <= names
+        assert {str(file.relative_to(TOP)) for file in shared().values()} <= names
         assert not [n for n in names if n.endswith((".so", ".pyc"))]
 
     def test_installed_wheel_works(self, built: Any, environment: Callable[..., Any]) -> None:
@@ -123,6 +146,23 @@ class TestBuilt:
             one["name"] for one in json.loads(env.run("dmtool", "targets", "--json"))["targets"]
         }
         assert types >= {"linear", "striped", "error", "io_error", "zero"}
+        for place, file in shared().items():
+            assert (env.root / place).read_bytes() == file.read_bytes()
         (env.root / "disk.img").write_bytes(b"dmtool. " * 640)
         env.run("dmtool", "create", "one", "--table", "0 8 linear disk.img 2")
         assert env.run("dmtool", "read", "one", "--length", "16") == "dmtool. dmtool. "
+
+    @pytest.mark.tools("man")
+    def test_man_finds_the_pages_of_an_environment(
+        self, built: Any, environment: Callable[..., Any]
+    ) -> None:
+        """By its PATH alone, as `activate` sets it."""
+        root = environment(built.tree_wheel).root
+        path = {"PATH": f"{root}/bin:{os.environ['PATH']}", "LC_ALL": "C"}
+        for name, section in (("dmtool", 8), ("dmtool-table", 5)):
+            where = ["man", "-w", name]
+            done = subprocess.run(where, env=path, capture_output=True, text=True, check=True)
+            assert done.stdout == f"{root}/share/man/man{section}/{name}.{section}\n"
+        alias = ["man", "dmtool-io_error"]
+        done = subprocess.run(alias, env=path, capture_output=True, text=True, check=True)
+        assert "every I/O fails with EIO" in done.stdout
