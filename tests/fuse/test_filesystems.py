@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 
 from dmtool.export.fuse import loop
-from dmtool.targets.registry import TARGETS
 from tests.fuse.conftest import LONG, refused, run
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]
@@ -31,8 +30,8 @@ SECONDS = 300
 TABLES = {
     "linear": f"0 {SECTORS // 2} linear a.img 0;{SECTORS // 2} {SECTORS // 2} linear b.img 2048",
     "striped": f"0 {SECTORS} striped 2 128 a.img 0 b.img 2048",
+    "mirror": f"0 {SECTORS} mirror core 1 1024 2 a.img 0 b.img 2048",
 }
-TABLES = {name: table for name, table in TABLES.items() if name in TARGETS.names()}
 MAKE = {
     "ext4": ("mkfs.ext4", "-q", "-F"),
     "xfs": ("mkfs.xfs", "-q", "-f"),

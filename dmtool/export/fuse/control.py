@@ -27,6 +27,7 @@ from dmtool.export.fuse.views import ControlPort, DevicesView
 from dmtool.export.nbd.workers import Workers
 
 WORKERS_MOST = 64
+_DIGITS = len(str((1 << 64) - 1))
 
 
 @dataclass(eq=False)
@@ -79,8 +80,7 @@ class ControlTree(Tree):
             p.MKDIR: self._mkdir,
             p.RMDIR: self._rmdir,
             p.RENAME: partial(self._rename, p.RENAME_IN.size),
-            p.RENAME2: partial(self._rename, p.RENAME2_IN.size),
-            p.UNLINK: self._refuse,
+            p.RENAME2: self._rename2,
         }
 
     def interrupt(self, unique: int) -> None:
@@ -96,9 +96,6 @@ class ControlTree(Tree):
         self._workers.close()
 
     # -- directories ----------------------------------------------------------------------------
-
-    def _refuse(self, unique: int, _: int, __: Incoming) -> None:
-        self.session.fail(unique, errno.EPERM)
 
     def _do(self, unique: int, do: Callable[[], bytes], device: MappedDevice | None = None) -> None:
         """Do on a worker what may take time, and reply; what fails is remembered."""
@@ -168,6 +165,12 @@ class ControlTree(Tree):
             return b""
 
         self._do(unique, rename, device)
+
+    def _rename2(self, unique: int, number: int, incoming: Incoming) -> None:
+        _, flags, _ = p.RENAME2_IN.unpack_from(incoming.body())
+        if flags & ~p.RENAME_NOREPLACE:  # no rename here ever replaces a device
+            raise error(errno.EINVAL)
+        self._rename(p.RENAME2_IN.size, unique, number, incoming)
 
     def _in_root(self, number: int) -> None:
         if number != p.ROOT:
@@ -283,15 +286,15 @@ class ControlTree(Tree):
     # -- writing --------------------------------------------------------------------------------
 
     def _write_table(self, opened: OpenControl, offset: int, data: bytes) -> None:
-        """Take a part of a table. If the first part ends with a line it may be the whole: load
-        it, for many a program looks at the outcome of a write and never at that of a close."""
+        """Take a part of a table. The first part may be the whole: then load it, for many a
+        program looks at the outcome of a write and never at that of a close."""
         if not offset:
             opened.written.clear()
         if offset != len(opened.written):
             raise error(errno.ESPIPE)
         opened.written += data
         opened.loaded = 0
-        if not offset and data.endswith(b"\n") and data.strip():
+        if not offset and _may_be_whole(data):
             self._load(opened)
 
     def _load(self, opened: OpenControl) -> None:
@@ -322,7 +325,7 @@ class ControlTree(Tree):
             if not (sector.isascii() and sector.isdigit()):
                 sector, text = "0", line.strip()
             self.said(device).answer = ""
-            answer = self._port.message(device.name, int(sector), text)
+            answer = self._port.message(device.name, _sector(sector), text)
             if answer is not None:
                 self.said(device).answer = answer + "\n"
             return
@@ -338,6 +341,25 @@ class ControlTree(Tree):
             case _:
                 reason = f"{line.strip()!r} is none of: suspend, suspend noflush, resume, clear"
                 raise DmtoolError(reason=reason)
+
+
+def _may_be_whole(text: bytes) -> bool:
+    """Whether this may be a table, rather than its beginning: it ends with a line, has a line that
+    is no comment, and an ``end`` if there is a ``begin``."""
+    if not text.endswith(b"\n"):
+        return False
+    lines = (line.strip() for line in text.splitlines())
+    said = [line for line in lines if line and not line.startswith(b"#")]
+    return bool(said) and (said[0].split()[0] != b"begin" or said[-1].split()[0] == b"end")
+
+
+def _sector(digits: str) -> int:
+    """Raises DmtoolError for what is beyond all devices."""
+    if len(digits.lstrip("0")) > _DIGITS or int(digits) >= 1 << 64:
+        raise DmtoolError(
+            reason=f"sector {digits[:_DIGITS]}... does not fit 64 bits", errno=errno.EINVAL
+        )
+    return int(digits)
 
 
 def _directory_of(thread: int) -> str:

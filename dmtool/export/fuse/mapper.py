@@ -32,6 +32,9 @@ _OPEN = p.FOPEN_DIRECT_IO | p.FOPEN_PARALLEL_DIRECT_WRITES | p.FOPEN_NOFLUSH
 # Bytes of which the allocation is asked at a time: few at first, for small chunks of a stripe
 # make many extents, and more where nothing changes.
 _SEEK_FIRST, _SEEK_MOST = 1 << 20, 1 << 30
+# Bytes; no file is larger (fs.h, MAX_LFS_FILESIZE), and this one ends with a page. What a device
+# has beyond it can be reached over NBD.
+SIZE_MOST = (1 << 63) - p.PAGE
 
 
 def device_name(name: str) -> str:
@@ -75,7 +78,8 @@ class DeviceFile(Node):
         mode = 0o600 if access.mode is None else access.mode & 0o777
         if self.device.readonly:
             mode &= ~0o222
-        return owned(access, self.id, stat.S_IFREG | mode, self.device.size, self._tree.time)
+        size = min(self.device.size, SIZE_MOST)
+        return owned(access, self.id, stat.S_IFREG | mode, size, self._tree.time)
 
     def __del__(self) -> None:
         self.lane.workers.close()
@@ -136,11 +140,6 @@ class MapperTree(Tree):
             p.FSYNC: self._fsync,
             p.FALLOCATE: self._fallocate,
             p.LSEEK: self._lseek,
-            p.MKDIR: self._refuse,
-            p.RMDIR: self._refuse,
-            p.UNLINK: self._refuse,
-            p.RENAME: self._refuse,
-            p.RENAME2: self._refuse,
         }
 
     def file(self, device: MappedDevice) -> DeviceFile:
@@ -221,10 +220,6 @@ class MapperTree(Tree):
 
     def _open_files(self, file: DeviceFile) -> list[OpenFile]:
         return [h for h in self.handles() if isinstance(h, OpenFile) and h.file is file]
-
-    def _refuse(self, unique: int, _: int, __: Incoming) -> None:
-        # devices are made and removed by way of control/, or by dmtool
-        self.session.fail(unique, errno.EPERM)
 
     def _open(self, unique: int, number: int, incoming: Incoming) -> None:
         file = self.node(number)
