@@ -32,9 +32,6 @@ _OPEN = p.FOPEN_DIRECT_IO | p.FOPEN_PARALLEL_DIRECT_WRITES | p.FOPEN_NOFLUSH
 # Bytes of which the allocation is asked at a time: few at first, for small chunks of a stripe
 # make many extents, and more where nothing changes.
 _SEEK_FIRST, _SEEK_MOST = 1 << 20, 1 << 30
-# Bytes; no file is larger (fs.h, MAX_LFS_FILESIZE), and this one ends with a page. What a device
-# has beyond it can be reached over NBD.
-SIZE_MOST = (1 << 63) - p.PAGE
 
 
 def device_name(name: str) -> str:
@@ -78,8 +75,7 @@ class DeviceFile(Node):
         mode = 0o600 if access.mode is None else access.mode & 0o777
         if self.device.readonly:
             mode &= ~0o222
-        size = min(self.device.size, SIZE_MOST)
-        return owned(access, self.id, stat.S_IFREG | mode, size, self._tree.time)
+        return owned(access, self.id, stat.S_IFREG | mode, self.device.size, self._tree.time)
 
     def __del__(self) -> None:
         self.lane.workers.close()
