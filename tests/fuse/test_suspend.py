@@ -7,14 +7,15 @@ import errno
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dmtool.backing.descriptor import Descriptor
-from dmtool.export.fuse.transfer import WORKERS_MOST
-from tests.fuse.conftest import refused
+from dmtool.export.fuse.transfer import WORKERS_MOST, Lane
+from tests.fuse.conftest import refused, run
 
 MIB = 1 << 20
 SECONDS = 30
@@ -79,6 +80,39 @@ def test_more_waiters_than_threads(served: Any, monkeypatch: pytest.MonkeyPatch)
     assert all(reader.running for reader in readers)
     device.resume()
     assert all(reader.get() == bytes(4096) for reader in readers)
+
+
+@pytest.mark.tools("fio")
+def test_asynchronous_io_of_a_suspended_device(
+    served: Any, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel counts it for all files of a mount together, and holds back what is too much:
+    that of one device must leave room for the others."""
+    device = served.add("vol", f"0 8192 linear {images('a.img', 4 * MIB)} 0")
+    served.add("other", "0 8192 zero")
+    came = threading.Semaphore(0)
+    submit = Lane.submit
+
+    def counted(self: Lane, job: Callable[[], None]) -> None:
+        submit(self, job)
+        came.release()
+
+    monkeypatch.setattr(Lane, "submit", counted)
+    fio = [
+        *("fio", "--name=load", "--ioengine=libaio", "--iodepth=1000", "--rw=randwrite", "--bs=4k"),
+        *("--direct=1", "--size=4M"),
+    ]
+    device.suspend()
+    held, other = (
+        served.run(partial(run, *fio, f"--filename={served.mapper / name}"))
+        for name in ("vol", "other")
+    )
+    for _ in range(500):
+        assert came.acquire(timeout=SECONDS)
+    other.get()
+    assert held.running
+    device.resume()
+    held.get()
 
 
 def test_a_suspended_device_below(
