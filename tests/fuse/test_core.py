@@ -22,7 +22,7 @@ import pytest
 from dmtool.client.start import core_command, core_environment
 from dmtool.directory import Directory
 from dmtool.export.fuse import mount as m
-from tests.fuse.conftest import MIB, SECONDS, refused
+from tests.fuse.conftest import MIB, SECONDS, refused, run
 
 IDLE = 0.3  # seconds
 
@@ -256,6 +256,33 @@ def test_who_has_asked_for_the_mount_point_finds_it_mounted(home: Home) -> None:
     (home.control / "vol").mkdir()
     (home.control / "vol" / "table").write_text("0 8 zero\n")
     assert home("table", "vol") == "0 8 zero \n"
+
+
+@pytest.mark.root
+@pytest.mark.tools("mkfs.ext4", "e2fsck")
+def test_a_file_system_outlives_a_crash(home: Home) -> None:
+    """Mounted by way of `attach`: what was synced is there, after a replay of the journal."""
+    for name in ("a.img", "b.img"):
+        with (home.top / name).open("wb") as file:
+            file.truncate(64 * MIB)
+    home("create", "vol", "--table", f"0 {64 << 11} mirror core 1 1024 2 a.img 0 b.img 0")
+    file, place = home.mapper / "vol", home.top / "place"
+    place.mkdir()
+    run("mkfs.ext4", "-q", "-F", file)
+    run("mount", "-t", "ext4", loop := home("attach", "vol").strip(), place)
+    (place / "synced").write_bytes(b"synced" * 10_000)
+    run("sync", "-f", place)
+    (place / "later").write_bytes(b"later" * 100_000)
+    home.kill(home.pid())
+    # what is still to be written finds nobody
+    subprocess.run(["umount", place], check=False)
+    home("detach", loop)
+    home("info", "vol")
+    run("mount", "-t", "ext4", loop := home("attach", "vol").strip(), place)
+    assert (place / "synced").read_bytes() == b"synced" * 10_000
+    run("umount", place)
+    run("e2fsck", "-f", "-n", loop)
+    home("detach", "vol")
 
 
 WITHOUT_NODE = """
