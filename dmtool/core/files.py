@@ -68,13 +68,13 @@ class Files:
         with self._command():
             self._tables.load(Reference("name", name), text, source, cwd, readonly=False)
 
-    def suspend(self, name: str, *, noflush: bool) -> None:
+    def suspend(self, name: str, *, noflush: bool, client_fd: int) -> None:
         with self._command():
-            self._tables.suspend(Reference("name", name), noflush=noflush)
+            self._tables.suspend(Reference("name", name), noflush=noflush, client_fd=client_fd)
 
-    def resume(self, name: str) -> None:
+    def resume(self, name: str, *, client_fd: int) -> None:
         with self._command():
-            self._tables.resume(Reference("name", name))
+            self._tables.resume(Reference("name", name), client_fd=client_fd)
 
     def clear(self, name: str) -> None:
         with self._command():

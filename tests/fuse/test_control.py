@@ -6,9 +6,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import select
-import subprocess
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,29 +13,11 @@ from typing import Any
 import pytest
 
 from dmtool.backing.descriptor import Descriptor
-from tests.fuse.conftest import refused
+from tests.fuse.conftest import refused, write
 
-SECONDS = 30
 AT_FDCWD, NOREPLACE, EXCHANGE = -100, 1, 2
 _libc = ctypes.CDLL(None, use_errno=True)
 Images = Callable[..., Path]
-
-
-def write(path: Path, text: str | bytes) -> None:
-    """One write, as echo does."""
-    fd = os.open(path, os.O_WRONLY | os.O_TRUNC)
-    try:
-        data = text.encode() if isinstance(text, str) else text
-        assert os.write(fd, data) == len(data)
-    finally:
-        os.close(fd)
-
-
-@pytest.fixture
-def vol(served: Any) -> Path:
-    path: Path = served.control / "vol"
-    path.mkdir()
-    return path
 
 
 def test_a_directory_is_a_device(served: Any, vol: Path) -> None:
@@ -306,94 +285,3 @@ def test_nothing_else_can_be_made_or_removed(served: Any, vol: Path) -> None:
     ):
         refused(do)
     assert os.listdir(served.control) == ["vol"]
-
-
-# -- events -------------------------------------------------------------------------------------
-
-
-def test_a_read_waits_for_the_next_event(served: Any, vol: Path) -> None:
-    device = served.core.lookup("vol")
-    device.raise_event()
-    with (vol / "events").open("rb", buffering=0) as file:
-        read = served.run(lambda: file.read(100))
-        device.raise_event()
-        assert read.get() == b"2\n"
-        device.raise_event()
-        device.raise_event()
-        assert file.read(1) == b"4"
-        assert file.read(1) == b"\n"
-
-
-def test_files_that_come_and_go(served: Any, vol: Path) -> None:
-    """Numbers of descriptors are given anew while events are on their way."""
-    device = served.core.lookup("vol")
-    going = threading.Event()
-
-    def come_and_go() -> None:
-        while not going.is_set():
-            (vol / "events").open("rb", buffering=0).close()
-
-    other = served.run(come_and_go)
-    with (vol / "events").open("rb", buffering=0) as file:
-        for number in range(1, 500):
-            read = served.run(lambda: file.read(100))
-            device.raise_event()
-            assert read.get() == b"%d\n" % number
-    going.set()
-    other.get()
-
-
-def test_everybody_who_waits_is_told(served: Any, vol: Path) -> None:
-    files = [(vol / "events").open("rb", buffering=0) for _ in range(3)]
-    reads = [served.run(lambda file=file: file.read(100)) for file in files]
-    served.core.lookup("vol").raise_event()
-    assert [read.get() for read in reads] == [b"1\n"] * 3
-    for file in files:
-        file.close()
-
-
-def test_poll_tells_of_events(served: Any, vol: Path) -> None:
-    device = served.core.lookup("vol")
-    fd = os.open(vol / "events", os.O_RDONLY | os.O_NONBLOCK)
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    assert poll.poll(0) == []
-    assert refused(lambda: os.read(fd, 10)) == errno.EAGAIN
-    for number in range(1, 4):
-        waiting = served.run(lambda: poll.poll(SECONDS * 1000))
-        device.raise_event()
-        assert waiting.get()[0][0] == fd
-        assert os.read(fd, 10) == b"%d\n" % number
-        assert poll.poll(0) == []
-    os.close(fd)
-
-
-def test_the_stream_ends_with_the_device(served: Any, vol: Path) -> None:
-    with (vol / "events").open("rb", buffering=0) as file:
-        read = served.run(lambda: file.read(100))
-        vol.rmdir()
-        assert read.get() == b""
-        assert file.read(1) == b""
-
-
-def test_a_rename_is_an_event(served: Any, vol: Path) -> None:
-    with (vol / "events").open("rb", buffering=0) as file:
-        read = served.run(lambda: file.read(100))
-        vol.rename(served.control / "other")
-        assert read.get() == b"1\n"
-
-
-def test_who_waits_can_be_interrupted(serve: Any) -> None:
-    """In a process of its own: this one must not be the server while its child starts."""
-    process = serve("vol=0 8 zero")
-    cat = subprocess.Popen(
-        ["bash", "-c", 'exec 3<"$0"; echo open; exec cat <&3', process.control / "vol" / "events"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert cat.stdout is not None
-    assert cat.stdout.readline() == "open\n"
-    cat.terminate()
-    assert cat.wait(SECONDS) == -15
-    cat.stdout.close()
-    process.stop()

@@ -10,7 +10,8 @@
 ``mapper.py``     a file for each mapped device; ``transfer.py`` its reads and writes,
                   ``emptied.py`` what O_TRUNC means to it.
 ``control.py``    what writing to control files does; ``controlfiles.py`` which there are,
-                  ``texts.py`` what is read from them, ``events.py`` who waits for events.
+                  ``texts.py`` what is read from them, ``events.py`` who waits for events,
+                  ``callers.py`` who waits for what was written.
 ``loop.py``       loop devices over the files.
 ``views.py``      what a core has to give.
 

@@ -18,6 +18,7 @@ from dmtool.device import MappedDevice
 from dmtool.errors import DmtoolError, TableErrors
 from dmtool.export.fuse import protocol as p
 from dmtool.export.fuse import texts
+from dmtool.export.fuse.callers import Callers
 from dmtool.export.fuse.controlfiles import FILES, Control, ControlFile, DeviceDirectory
 from dmtool.export.fuse.events import Events, Waiting
 from dmtool.export.fuse.mapper import Numbers, device_name
@@ -69,6 +70,7 @@ class ControlTree(Tree):
         self._port = port
         self._said: WeakKeyDictionary[MappedDevice, Said] = WeakKeyDictionary()
         self._waiting = Waiting()
+        self._callers = Callers()
         self._workers = Workers("fuse-control", WORKERS_MOST)
         self._answers |= {
             p.OPEN: self._open,
@@ -85,6 +87,7 @@ class ControlTree(Tree):
 
     def interrupt(self, unique: int) -> None:
         self._waiting.interrupt(unique)
+        self._callers.interrupt(unique)
 
     def released(self, handle: object) -> None:
         if isinstance(handle, Events):
@@ -92,6 +95,7 @@ class ControlTree(Tree):
 
     def close(self) -> None:
         super().close()
+        self._callers.close()
         self._waiting.close()
         self._workers.close()
 
@@ -115,6 +119,8 @@ class ControlTree(Tree):
             raise
         else:
             self.session.reply(unique, reply)
+        finally:
+            self._callers.end(unique)
 
     def said(self, device: MappedDevice) -> Said:
         return self._said.setdefault(device, Said())
@@ -256,6 +262,7 @@ class ControlTree(Tree):
         number, offset, size = p.WRITE_IN.unpack_from(incoming.body())[:3]
         opened = self._opened(number)
         data = bytes(incoming.take(p.WRITE_DATA, size))
+        caller = self._callers.add(unique)
 
         def write() -> bytes:
             if opened.file.kind == "table":
@@ -264,7 +271,7 @@ class ControlTree(Tree):
                 self.said(opened.device).error = ""
                 for line in data.decode("utf-8", "surrogateescape").splitlines():
                     if line.strip():
-                        self._command(opened, line)
+                        self._command(opened, line, caller.fd)
             return p.WRITE_OUT.pack(size, 0)
 
         self._do(unique, write, opened.device)
@@ -275,10 +282,10 @@ class ControlTree(Tree):
         if not isinstance(handle, OpenControl) or not handle.written:
             self.session.reply(unique)
             return
-        opened = handle
+        opened, caller = handle, self._callers.add(unique)
 
         def activate() -> bytes:
-            self._activate(opened)
+            self._activate(opened, caller.fd)
             return b""
 
         self._do(unique, activate, opened.device)
@@ -308,7 +315,7 @@ class ControlTree(Tree):
             raise
         opened.loaded = len(opened.written)
 
-    def _activate(self, opened: OpenControl) -> None:
+    def _activate(self, opened: OpenControl, client_fd: int) -> None:
         if not opened.written.strip():
             return
         if opened.loaded != len(opened.written):
@@ -316,9 +323,9 @@ class ControlTree(Tree):
         elif opened.device.inactive is None:
             return  # done at an earlier close: descriptors are passed on, and closed one by one
         if not opened.device.suspended:
-            self._port.resume(opened.device.name)
+            self._port.resume(opened.device.name, client_fd=client_fd)
 
-    def _command(self, opened: OpenControl, line: str) -> None:
+    def _command(self, opened: OpenControl, line: str, client_fd: int) -> None:
         device = opened.device
         if opened.file.kind == "message":
             sector, _, text = line.strip().partition(" ")
@@ -331,11 +338,11 @@ class ControlTree(Tree):
             return
         match line.split():
             case ["suspend"]:
-                self._port.suspend(device.name, noflush=False)
+                self._port.suspend(device.name, noflush=False, client_fd=client_fd)
             case ["suspend", "noflush"]:
-                self._port.suspend(device.name, noflush=True)
+                self._port.suspend(device.name, noflush=True, client_fd=client_fd)
             case ["resume"]:
-                self._port.resume(device.name)
+                self._port.resume(device.name, client_fd=client_fd)
             case ["clear"]:
                 self._port.clear(device.name)
             case _:

@@ -10,7 +10,6 @@ import errno
 import fcntl
 import os
 import struct
-from contextlib import suppress
 from pathlib import Path
 
 _CONTROL = "/dev/loop-control"
@@ -71,13 +70,18 @@ def _configure(loop: str, config: bytes) -> None:
 def attached(path: str) -> list[str]:
     """The loop devices over the file at ``path``, whatever it was called then. Raises OSError."""
     info = os.stat(path)
-    wanted = info.st_dev, info.st_ino
+    wanted, directory = (info.st_dev, info.st_ino), os.path.dirname(os.path.realpath(path))
     found = []
-    for place in Path("/sys/block").glob("loop*/loop"):
+    for place in Path("/sys/block").glob("loop*/loop/backing_file"):
         loop = f"/dev/{place.parts[3]}"
-        with suppress(FileNotFoundError):  # it has just gone
-            if _backing(loop) == wanted:
-                found.append(loop)
+        try:
+            name = place.read_text(errors="surrogateescape")
+        except OSError:
+            continue  # it has just gone
+        # the name may be an old one. Those of others are not looked at any closer: who has one
+        # open keeps it from being freed
+        if os.path.dirname(name) == directory and _backing(loop) == wanted:
+            found.append(loop)
     return sorted(found)
 
 
