@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from dmtool.backing.descriptor import Descriptor
+from dmtool.export.fuse.session import Session
 from dmtool.export.fuse.transfer import WORKERS_MOST, Lane
 from tests.fuse.conftest import refused, run
 
@@ -202,6 +203,35 @@ def test_a_reader_that_waits_is_replaced(
     assert image.read_bytes()[:8] == b"stuck\0\0\0"
     for number in range(100):  # with the old reader gone
         assert os.pwrite(fd, b"%d" % number, 1024) == len(str(number))
+    os.close(fd)
+
+
+def test_a_reader_that_cannot_be_replaced_at_once(
+    served: Any, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system has no thread to give: it is asked again."""
+    served.add("vol", f"0 8 linear {images('a.img')} 0")
+    served.add("other", "0 8 zero")
+    fd = os.open(served.mapper / "vol", os.O_RDWR)
+    go, refusals = threading.Event(), iter(range(3))
+    pwrite, start = Descriptor.pwrite, Session._start
+
+    def slow(self: Descriptor, data: Any, offset: int) -> None:
+        assert go.wait(SECONDS)
+        pwrite(self, data, offset)
+
+    def refuse(self: Session, name: str, *args: Any) -> None:
+        if next(refusals, None) is not None:
+            raise RuntimeError("can't start new thread")
+        start(self, name, *args)
+
+    monkeypatch.setattr(Descriptor, "pwrite", slow)
+    monkeypatch.setattr(Session, "_start", refuse)
+    stuck = served.run(lambda: os.pwrite(fd, b"stuck", 0))
+    assert (served.mapper / "other").read_bytes() == bytes(4096)
+    assert next(refusals, None) is None
+    go.set()
+    assert stuck.get() == 5
     os.close(fd)
 
 

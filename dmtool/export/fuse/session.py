@@ -147,8 +147,12 @@ class Session:
         """Mount and serve. Raises FuseUnavailable."""
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._fd = m.mount(self.mountpoint, READ_MOST)
-        self._start("fuse-watch", self._watch)
-        self._new_reader()
+        try:
+            self._start("fuse-watch", self._watch)
+            self._new_reader()
+        except RuntimeError as error:  # the system has no thread for us
+            self.close()
+            raise m.FuseUnavailable(f"{self.mountpoint}: {error}") from None
         self._greeted.wait()
         if not self.minor:
             self.close()
@@ -203,19 +207,20 @@ class Session:
 
     def _start(self, name: str, target: object, *args: object) -> None:
         thread = threading.Thread(target=target, args=args, name=name, daemon=True)  # type: ignore[arg-type]
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)
 
     # -- reading --------------------------------------------------------------------------------
 
     def _new_reader(self) -> None:
         self._threads = [t for t in self._threads if t.is_alive()]
-        before, self._reader = self._reader, (me := object())
+        before = self._reader, self._handling
+        self._reader, self._handling = (me := object()), 0
         try:
             self._start("fuse", self._read, me)
-        except RuntimeError:  # the system has no thread left for us: wait for the one there is
-            self._reader = before
-            if before is None:
+        except RuntimeError:  # the system has no thread left for us: tried again at the next tick
+            self._reader, self._handling = before
+            if self._reader is None:
                 raise
 
     def _read(self, me: object) -> None:
@@ -311,7 +316,6 @@ class Session:
             handling = self._handling
             if handling and handling == seen:
                 log.debug("%s: a request takes long, another thread reads on", self.mountpoint)
-                self._handling = 0
                 self._new_reader()
             for settled, number in list(self._settling):
                 if number <= self._number:
