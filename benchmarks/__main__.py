@@ -20,6 +20,7 @@ from benchmarks.bench import Bench, Settings, say
 GROUPS = {
     "exports": "NBD beside nbdkit and qemu, by a light client and by fio",
     "sharing": "NBD with a cold disk, and beside a connection that flushes",
+    "fuse": "a device's file beside those of qemu-storage-daemon and xmount",
     "index": "the sector index; the charter's own benchmark",
     "tables": "a table of a million lines",
     "stats": "what counting I/O costs",

@@ -44,7 +44,11 @@ def detach(session: Session, operands: list[str]) -> None:
     if operands and operands[0].startswith("/dev/loop"):
         loops = [operands[0]]
     else:
-        loops = loop.attached(_path(session, operands))
+        file = _path(session, operands)
+        try:
+            loops = loop.attached(file)
+        except OSError as error:
+            raise Failed(f"Cannot look for loop devices: {os_reason(error)}") from None
         if not loops:
             raise Failed("No loop device is attached.")
     for device in loops:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,7 +14,20 @@ from dmtool.core.step import CommandFailed
 from dmtool.core.tables import Tables
 from dmtool.device import MappedDevice
 from dmtool.errors import NoSuchDevice
-from dmtool.export.fuse import Access
+from dmtool.export.fuse import Access, FuseUnavailable
+
+SETTING = "DMTOOL_FUSE"
+_NEVER = ("never", "no", "off", "0")
+
+
+def wanted() -> None:
+    """Raise FuseUnavailable if the core's environment says that nothing is to be mounted."""
+    setting = os.environ.get(SETTING, "")
+    if setting.lower() in _NEVER:
+        raise FuseUnavailable(
+            f"the core was started with {SETTING}={setting}",
+            hint=f"unset {SETTING}, and end the core: dmtool daemon stop",
+        )
 
 
 class Files:
@@ -39,7 +53,7 @@ class Files:
     def access(self, device: MappedDevice) -> Access:
         with self._devices.lock:
             entry = self._devices.by_minor(device.minor)
-        if entry is None:
+        if entry is None or entry.device is not device:  # it was removed, and its number given anew
             return Access()
         definition = entry.definition
         return Access(definition.mode, definition.uid, definition.gid)
@@ -54,13 +68,13 @@ class Files:
         with self._command():
             self._tables.load(Reference("name", name), text, source, cwd, readonly=False)
 
-    def suspend(self, name: str, *, noflush: bool) -> None:
+    def suspend(self, name: str, *, noflush: bool, client_fd: int) -> None:
         with self._command():
-            self._tables.suspend(Reference("name", name), noflush=noflush)
+            self._tables.suspend(Reference("name", name), noflush=noflush, client_fd=client_fd)
 
-    def resume(self, name: str) -> None:
+    def resume(self, name: str, *, client_fd: int) -> None:
         with self._command():
-            self._tables.resume(Reference("name", name))
+            self._tables.resume(Reference("name", name), client_fd=client_fd)
 
     def clear(self, name: str) -> None:
         with self._command():

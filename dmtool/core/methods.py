@@ -272,7 +272,9 @@ class Methods:
 
     @method("info")
     def mount_point(self) -> Info:
-        return self._files()
+        files = self._files()
+        self._core.stays = True
+        return files
 
     def _files(self) -> Info:
         files = self._core.files()

@@ -51,6 +51,7 @@ class Core:
         """``idle``: seconds without device and client after which ``run`` returns, or None."""
         self.directory = directory
         self.started = 0
+        self.stays = False  # also without any device: somebody may use the directories any time
         self._idle = idle
         self._lock_fd = -1
         self._state: State | None = None
@@ -103,27 +104,30 @@ class Core:
         restore(self.devices, self.tables)
         self._nbd.listen_unix(self.directory.nbd)
         self._nbd.start()
-        # listed rather than looked at: it may be the dead mount of a core that was killed
-        if os.path.basename(self.directory.mapper) in os.listdir(self.directory.path):
-            try:
-                self.files()
-            except DmtoolError as error:  # nothing else needs them
-                log.warning("%s", error)
+        try:
+            self.files()
+        except DmtoolError as error:  # nothing else needs them
+            log.info("%s", error)
         self.devices.settling.start()
         self.started = int(time.time())
         self._control.start()
         log.info("core %d in %s, %d devices", os.getpid(), self.directory.path, len(self.devices))
 
     def files(self) -> FuseExport:
-        """The devices as files: mounted when somebody first asks for them, and from then on at
-        every start. Raises FuseUnavailable."""
-        from dmtool.core.files import Files
+        """The devices as files: mounted at the start, or else when somebody asks for them and
+        it can be done by then. Raises FuseUnavailable."""
+        from dmtool.core.files import Files, wanted
         from dmtool.export.fuse import FuseExport
 
         with self._mounting:
+            if self._files is not None and not self._files.alive:
+                self._files.close()  # somebody has unmounted them
+                self._files = None
             if self._files is None:
+                wanted()
                 view = Files(self.devices, self.tables)
-                files = FuseExport(Path(self.directory.path), view, view)
+                path = Path(self.directory.path)
+                files = FuseExport(path, view, view, lock_fd=self._lock_fd)
                 files.start()
                 self.devices.settle_openers = files.settle
                 self._files = files
@@ -172,7 +176,7 @@ class Core:
                 changes = self._changes
                 if self._idle is None or self._busy():
                     self._cond.wait()
-                elif self._quiet(changes) and self._control.end(unless=self._defined):
+                elif self._quiet(changes) and self._control.end(unless=self._needed):
                     log.info("idle for %g s", self._idle)
                     return
 
@@ -182,13 +186,19 @@ class Core:
         used = self._files.requests if self._files else 0
         came = came or used != self._files_used
         self._files_used = used
-        return not came and not self._nbd.connections
+        return not came and not self._nbd.connections and not self._opened()
 
     def _busy(self) -> bool:
-        return self._defined() or bool(self._control.connections)
+        return self.stays or self._defined() or bool(self._control.connections)
+
+    def _needed(self) -> bool:
+        return self.stays or self._defined() or self._opened()
 
     def _defined(self) -> bool:
         return bool(len(self.devices))
+
+    def _opened(self) -> bool:
+        return self._files is not None and bool(self._files.openers)
 
     def _changed(self) -> None:
         with self._cond:

@@ -6,6 +6,7 @@ Nothing here imports dmtool: what is tested is what a user has, the installed co
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ import subprocess
 import sysconfig
 import tempfile
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,8 @@ class Core:
             log = self.path / "log"
             return log.read_text(errors="replace") if log.exists() else ""
         finally:
+            with suppress(FileNotFoundError), (self.path / "lock").open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # of one that was killed: what unmounts has ended
             shutil.rmtree(self.parent, ignore_errors=True)
 
 

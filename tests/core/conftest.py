@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -116,7 +117,12 @@ class Process:
 def directory() -> Iterator[Directory]:
     """A directory with a path short enough for sockets, wherever pytest puts its own."""
     path = tempfile.mkdtemp(prefix="dm")
-    yield Directory(path)
+    directory = Directory(path)
+    yield directory
+    if os.path.exists(directory.lock):
+        # of a core that was killed something is left, which unmounts
+        with open(directory.lock, "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
     shutil.rmtree(path)
 
 

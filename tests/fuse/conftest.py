@@ -140,6 +140,13 @@ def served(tmp_path: Path) -> Generator[Served]:
     assert not m.mounted(str(served.control))
 
 
+@pytest.fixture
+def vol(served: Any) -> Path:
+    path: Path = served.control / "vol"
+    path.mkdir()
+    return path
+
+
 class Process:
     """A small core with its files, in a process of its own."""
 
@@ -219,3 +226,13 @@ def refused(call: Callable[[], object]) -> int:
     except OSError as error:
         return error.errno or 0
     pytest.fail("was not refused")
+
+
+def write(path: Path, text: str | bytes) -> None:
+    """One write, as echo does."""
+    fd = os.open(path, os.O_WRONLY | os.O_TRUNC)
+    try:
+        data = text.encode() if isinstance(text, str) else text
+        assert os.write(fd, data) == len(data)
+    finally:
+        os.close(fd)

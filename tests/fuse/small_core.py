@@ -68,11 +68,11 @@ class SmallCore:
             raise TableErrors([TableError("no targets specified", Where(source, 1, 1))])
         self._device(name).load(table)
 
-    def suspend(self, name: str, *, noflush: bool) -> None:
-        self._device(name).suspend(noflush=noflush)
+    def suspend(self, name: str, *, noflush: bool, client_fd: int) -> None:
+        self._device(name).suspend(noflush=noflush, client_fd=client_fd)
 
-    def resume(self, name: str) -> None:
-        self._device(name).resume()
+    def resume(self, name: str, *, client_fd: int) -> None:
+        self._device(name).resume(client_fd=client_fd)
 
     def clear(self, name: str) -> None:
         self._device(name).clear()

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
-import select
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,27 +13,11 @@ from typing import Any
 import pytest
 
 from dmtool.backing.descriptor import Descriptor
-from tests.fuse.conftest import refused
+from tests.fuse.conftest import refused, write
 
-SECONDS = 30
+AT_FDCWD, NOREPLACE, EXCHANGE = -100, 1, 2
+_libc = ctypes.CDLL(None, use_errno=True)
 Images = Callable[..., Path]
-
-
-def write(path: Path, text: str | bytes) -> None:
-    """One write, as echo does."""
-    fd = os.open(path, os.O_WRONLY | os.O_TRUNC)
-    try:
-        data = text.encode() if isinstance(text, str) else text
-        assert os.write(fd, data) == len(data)
-    finally:
-        os.close(fd)
-
-
-@pytest.fixture
-def vol(served: Any) -> Path:
-    path: Path = served.control / "vol"
-    path.mkdir()
-    return path
 
 
 def test_a_directory_is_a_device(served: Any, vol: Path) -> None:
@@ -127,6 +110,79 @@ def test_a_mistake_at_the_end_of_a_large_table(vol: Path) -> None:
     assert "table:5001:9: zreo: unknown target type" in (vol / "error").read_text()
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["# two lines\n", "\n", "0 8 zero\n", "8 8 zero\n"],
+        ["begin\n", "0 8 zero # the first\n", "8 8 zero\n", "end\n"],
+        ["0 8 zero\n8 8", " zero\n"],
+    ],
+)
+def test_a_table_line_by_line(served: Any, vol: Path, lines: list[str]) -> None:
+    """What cannot be the whole is not refused for that."""
+    with (vol / "table").open("wb", buffering=0) as file:
+        for line in lines:
+            assert file.write(line.encode()) == len(line)
+    assert (vol / "table").read_text() == "0 8 zero \n8 8 zero \n"
+
+
+def test_a_table_that_is_cut_off(vol: Path) -> None:
+    fd = os.open(vol / "table", os.O_WRONLY)
+    os.write(fd, b"begin\n0 8 zero\n")
+    assert refused(lambda: os.close(fd)) == errno.EINVAL
+    assert "end" in (vol / "error").read_text()
+
+
+HOSTILE = [
+    b"\0" * 5000,
+    b"\xff\xfe\n",
+    b"0 8 ze\0ro\n",
+    b"0 18446744073709551616 zero\n",
+    b"0 8 linear /dev/fuse 0\n",
+    b"0 8 linear . 0\n",
+    b"-1 8 zero\n",
+    b"9" * 5000 + b" x\n",
+    b"18446744073709551616 echo\n",
+    b"18446744073709551615 sing\n",
+    b"\\\n",
+    b"suspend noflush now\n",
+    b"suspend\0\n",
+    bytes(range(256)) * 2000,
+]
+
+
+@pytest.mark.parametrize("file", ["table", "state", "message"])
+def test_garbage_is_refused(
+    served: Any, vol: Path, file: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With EINVAL or its like and a reason, and nothing is changed by it."""
+    write(vol / "table", "0 8 zero\n")
+    for garbage in HOSTILE:
+        fd = os.open(vol / file, os.O_WRONLY)
+        numbers = []
+        try:
+            os.write(fd, garbage)
+        except OSError as error:
+            numbers.append(error.errno)
+        try:
+            os.close(fd)
+        except OSError as error:
+            numbers.append(error.errno)
+        assert numbers, garbage[:20]
+        assert errno.EIO not in numbers, garbage[:20]
+        assert (vol / "error").read_text(errors="surrogateescape").strip(), garbage[:20]
+        assert (vol / "table").read_text() == "0 8 zero \n"
+        assert (vol / "state").read_text() == "active\n"
+    assert not caplog.records
+
+
+def test_writes_that_leave_something_out(vol: Path) -> None:
+    fd = os.open(vol / "table", os.O_WRONLY)
+    assert refused(lambda: os.pwrite(fd, b"0 8 zero\n", 100)) == errno.ESPIPE
+    os.close(fd)
+    assert (vol / "table").read_text() == ""
+
+
 def test_nothing_written_is_no_table(served: Any, vol: Path) -> None:
     write(vol / "table", "")
     write(vol / "table", "\n")
@@ -205,6 +261,12 @@ def test_renaming(served: Any, vol: Path) -> None:
     new = served.control / r"new\x20name"
     assert refused(lambda: new.rename(served.control / "taken")) in (errno.EBUSY, errno.EEXIST)
     assert refused(lambda: (new / "state").rename(served.control / "x")) == errno.EPERM
+    old, taken = (os.fsencode(served.control / name) for name in (r"new\x20name", "taken"))
+    for flags, number in ((EXCHANGE, errno.EINVAL), (NOREPLACE, errno.EEXIST)):
+        assert _libc.renameat2(AT_FDCWD, old, AT_FDCWD, taken, flags) == -1
+        assert ctypes.get_errno() == number
+    assert _libc.renameat2(AT_FDCWD, old, AT_FDCWD, taken + b"2", NOREPLACE) == 0
+    assert served.core.names() == ["taken", "taken2"]
 
 
 @pytest.mark.parametrize("name", ["status", "info", "deps", "error", "events"])
@@ -223,75 +285,3 @@ def test_nothing_else_can_be_made_or_removed(served: Any, vol: Path) -> None:
     ):
         refused(do)
     assert os.listdir(served.control) == ["vol"]
-
-
-# -- events -------------------------------------------------------------------------------------
-
-
-def test_a_read_waits_for_the_next_event(served: Any, vol: Path) -> None:
-    device = served.core.lookup("vol")
-    device.raise_event()
-    with (vol / "events").open("rb", buffering=0) as file:
-        read = served.run(lambda: file.read(100))
-        device.raise_event()
-        assert read.get() == b"2\n"
-        device.raise_event()
-        device.raise_event()
-        assert file.read(1) == b"4"
-        assert file.read(1) == b"\n"
-
-
-def test_everybody_who_waits_is_told(served: Any, vol: Path) -> None:
-    files = [(vol / "events").open("rb", buffering=0) for _ in range(3)]
-    reads = [served.run(lambda file=file: file.read(100)) for file in files]
-    served.core.lookup("vol").raise_event()
-    assert [read.get() for read in reads] == [b"1\n"] * 3
-    for file in files:
-        file.close()
-
-
-def test_poll_tells_of_events(served: Any, vol: Path) -> None:
-    device = served.core.lookup("vol")
-    fd = os.open(vol / "events", os.O_RDONLY | os.O_NONBLOCK)
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    assert poll.poll(0) == []
-    assert refused(lambda: os.read(fd, 10)) == errno.EAGAIN
-    for number in range(1, 4):
-        waiting = served.run(lambda: poll.poll(SECONDS * 1000))
-        device.raise_event()
-        assert waiting.get()[0][0] == fd
-        assert os.read(fd, 10) == b"%d\n" % number
-        assert poll.poll(0) == []
-    os.close(fd)
-
-
-def test_the_stream_ends_with_the_device(served: Any, vol: Path) -> None:
-    with (vol / "events").open("rb", buffering=0) as file:
-        read = served.run(lambda: file.read(100))
-        vol.rmdir()
-        assert read.get() == b""
-        assert file.read(1) == b""
-
-
-def test_a_rename_is_an_event(served: Any, vol: Path) -> None:
-    with (vol / "events").open("rb", buffering=0) as file:
-        read = served.run(lambda: file.read(100))
-        vol.rename(served.control / "other")
-        assert read.get() == b"1\n"
-
-
-def test_who_waits_can_be_interrupted(serve: Any) -> None:
-    """In a process of its own: this one must not be the server while its child starts."""
-    process = serve("vol=0 8 zero")
-    cat = subprocess.Popen(
-        ["bash", "-c", 'exec 3<"$0"; echo open; exec cat <&3', process.control / "vol" / "events"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert cat.stdout is not None
-    assert cat.stdout.readline() == "open\n"
-    cat.terminate()
-    assert cat.wait(SECONDS) == -15
-    cat.stdout.close()
-    process.stop()

@@ -6,11 +6,8 @@ from __future__ import annotations
 import errno
 import gc
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
-from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +16,7 @@ import pytest
 from dmtool.export.fuse import FuseExport, FuseUnavailable
 from dmtool.export.fuse import mount as m
 from dmtool.export.fuse import protocol as p
-from tests.fuse.conftest import refused, run, small_core
+from tests.fuse.conftest import refused, small_core
 
 Images = Callable[..., Path]
 
@@ -166,89 +163,3 @@ def test_layouts_have_the_sizes_of_the_kernels_structures() -> None:
         layout.format: size for layout, size in sizes.items()
     }
     assert p.WRITE_DATA == 80
-
-
-UNPRIVILEGED = """
-import os, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-from small_core import SmallCore
-from dmtool.export.fuse import FuseExport
-core = SmallCore()
-export = FuseExport(Path(sys.argv[1]), core, core)
-export.start()
-os.mkdir(export.control / "vol")
-(export.control / "vol" / "table").write_text(f"0 2048 linear {sys.argv[1]}/a.img 0\\n")
-path = export.mapper / "vol"
-fd = os.open(path, os.O_RDWR | os.O_DSYNC)
-assert os.pwrite(fd, b"hello", 1000) == 5
-assert os.pread(fd, 5, 1000) == b"hello"
-assert os.fstat(fd).st_size == 1 << 20
-os.close(fd)
-export.settle()
-os.rmdir(export.control / "vol")
-export.close()
-core.close()
-print("all done, uid", os.getuid(), open("/proc/self/status").read().split("NoNewPrivs:")[1][:2])
-"""
-
-
-@pytest.mark.root
-@pytest.mark.tools("unshare", "setpriv")
-def test_without_privileges_in_a_user_namespace(tmp_path: Path) -> None:
-    """As a container has it: nobody's own user namespace, no setuid helper, and /dev/fuse with
-    the mode that distributions give it."""
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "a.img").write_bytes(bytes(1 << 20))
-    node = tmp_path / "fuse"
-    os.mknod(node, 0o20666, os.stat(m.DEVICE).st_rdev)
-    node.chmod(0o666)
-    for path in [home, home / "a.img"]:
-        os.chown(path, 65534, 65534)
-    for path in [tmp_path, *tmp_path.parents]:
-        if path.stat().st_uid == os.getuid() and str(path).startswith("/tmp/"):
-            path.chmod(0o755)
-    script = 'mount --bind "$0" /dev/fuse && exec "$@"'
-    # what runs must be readable for nobody: a copy of the package, the system's python
-    setpriv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]
-    inner = ["unshare", "--user", "--map-root-user", "--mount"]
-    python = [*_python(tmp_path), "-c", UNPRIVILEGED, str(home), str(tmp_path)]
-    outer = ["unshare", "--mount", "sh", "-c", script, str(node)]
-    done = subprocess.run(
-        [*outer, *setpriv, *inner, *python], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "all done, uid 0 \t1\n"
-    assert (home / "a.img").read_bytes()[1000:1005] == b"hello"
-
-
-def _python(tmp_path: Path) -> list[str]:
-    """A Python with dmtool that anybody can run."""
-    import shutil
-
-    import dmtool
-
-    site = tmp_path / "site"
-    top = Path(dmtool.__file__).parent
-    ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(top, site / "dmtool", ignore=ignore)
-    info = site / "dmtool-0.dist-info"
-    info.mkdir()
-    for file in ("METADATA", "entry_points.txt"):
-        (info / file).write_text(distribution("dmtool").read_text(file) or "")
-    for name in ("pluggy", "lark"):
-        found = Path(__import__(name).__file__ or "").parent
-        shutil.copytree(found, site / name, ignore=ignore)
-    shutil.copy(small_core.__file__, tmp_path / "small_core.py")
-    executable = shutil.which("python3", path="/usr/bin:/usr/local/bin") or sys.executable
-    probe = [executable, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
-    if subprocess.run(["setpriv", "--reuid=65534", *probe], check=False).returncode:
-        pytest.skip("needs a python3 of 3.11 or later that other users can run")
-    return ["env", f"PYTHONPATH={site}", "PYTHONDONTWRITEBYTECODE=1", executable]
-
-
-def test_the_package_is_quiet_to_import() -> None:
-    """Nothing of FUSE is touched before somebody mounts."""
-    code = "import dmtool.export.fuse, sys; print('mfusepy' in sys.modules)"
-    assert run(sys.executable, "-c", code) == "False\n"

@@ -7,14 +7,16 @@ import errno
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dmtool.backing.descriptor import Descriptor
-from dmtool.export.fuse.transfer import WORKERS_MOST
-from tests.fuse.conftest import refused
+from dmtool.export.fuse.session import Session
+from dmtool.export.fuse.transfer import WORKERS_MOST, Lane
+from tests.fuse.conftest import refused, run
 
 MIB = 1 << 20
 SECONDS = 30
@@ -81,6 +83,39 @@ def test_more_waiters_than_threads(served: Any, monkeypatch: pytest.MonkeyPatch)
     assert all(reader.get() == bytes(4096) for reader in readers)
 
 
+@pytest.mark.tools("fio")
+def test_asynchronous_io_of_a_suspended_device(
+    served: Any, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel counts it for all files of a mount together, and holds back what is too much:
+    that of one device must leave room for the others."""
+    device = served.add("vol", f"0 8192 linear {images('a.img', 4 * MIB)} 0")
+    served.add("other", "0 8192 zero")
+    came = threading.Semaphore(0)
+    submit = Lane.submit
+
+    def counted(self: Lane, job: Callable[[], None]) -> None:
+        submit(self, job)
+        came.release()
+
+    monkeypatch.setattr(Lane, "submit", counted)
+    fio = [
+        *("fio", "--name=load", "--ioengine=libaio", "--iodepth=1000", "--rw=randwrite", "--bs=4k"),
+        *("--direct=1", "--size=4M"),
+    ]
+    device.suspend()
+    held, other = (
+        served.run(partial(run, *fio, f"--filename={served.mapper / name}"))
+        for name in ("vol", "other")
+    )
+    for _ in range(500):
+        assert came.acquire(timeout=SECONDS)
+    other.get()
+    assert held.running
+    device.resume()
+    held.get()
+
+
 def test_a_suspended_device_below(
     served: Any, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,27 +174,64 @@ def test_a_reader_that_waits_is_replaced(
     served.add("vol", f"0 2048 linear {image} 0")
     served.add("other", f"0 8 linear {images('b.img')} 0")
     fd = os.open(served.mapper / "vol", os.O_RDWR)
-    began, go = threading.Event(), threading.Event()
+    began, go = threading.Semaphore(0), threading.Event()
     pwrite = Descriptor.pwrite
+    threads = set()
 
     def slow(self: Descriptor, data: Any, offset: int) -> None:
         if bytes(data) == b"stuck":
-            began.set()
+            threads.add(threading.current_thread().name)
+            began.release()
             assert go.wait(SECONDS)
         pwrite(self, data, offset)
 
     monkeypatch.setattr(Descriptor, "pwrite", slow)
     stuck = served.run(lambda: os.pwrite(fd, b"stuck", 0))
-    assert began.wait(SECONDS)
+    assert began.acquire(timeout=SECONDS)
+    # the next ones on the same device do not stop one reader each
+    more = [served.run(lambda: os.pwrite(fd, b"stuck", 0)) for _ in range(8)]
+    for _ in more:
+        assert began.acquire(timeout=SECONDS)
+    assert [thread.name for thread in threading.enumerate()].count("fuse") <= 3
     with (served.mapper / "other").open("r+b", buffering=0) as other:
         assert other.write(b"goes on") == 7
     assert os.pwrite(fd, b"so does this", 512) == 12
     assert stuck.running
     go.set()
-    assert stuck.get() == 5
+    assert [write.get() for write in (stuck, *more)] == [5] * 9
+    assert threads == {"fuse", "fuse-io"}
     assert image.read_bytes()[:8] == b"stuck\0\0\0"
     for number in range(100):  # with the old reader gone
         assert os.pwrite(fd, b"%d" % number, 1024) == len(str(number))
+    os.close(fd)
+
+
+def test_a_reader_that_cannot_be_replaced_at_once(
+    served: Any, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system has no thread to give: it is asked again."""
+    served.add("vol", f"0 8 linear {images('a.img')} 0")
+    served.add("other", "0 8 zero")
+    fd = os.open(served.mapper / "vol", os.O_RDWR)
+    go, refusals = threading.Event(), iter(range(3))
+    pwrite, start = Descriptor.pwrite, Session._start
+
+    def slow(self: Descriptor, data: Any, offset: int) -> None:
+        assert go.wait(SECONDS)
+        pwrite(self, data, offset)
+
+    def refuse(self: Session, name: str, *args: Any) -> None:
+        if next(refusals, None) is not None:
+            raise RuntimeError("can't start new thread")
+        start(self, name, *args)
+
+    monkeypatch.setattr(Descriptor, "pwrite", slow)
+    monkeypatch.setattr(Session, "_start", refuse)
+    stuck = served.run(lambda: os.pwrite(fd, b"stuck", 0))
+    assert (served.mapper / "other").read_bytes() == bytes(4096)
+    assert next(refusals, None) is None
+    go.set()
+    assert stuck.get() == 5
     os.close(fd)
 
 

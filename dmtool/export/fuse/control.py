@@ -18,6 +18,7 @@ from dmtool.device import MappedDevice
 from dmtool.errors import DmtoolError, TableErrors
 from dmtool.export.fuse import protocol as p
 from dmtool.export.fuse import texts
+from dmtool.export.fuse.callers import Callers
 from dmtool.export.fuse.controlfiles import FILES, Control, ControlFile, DeviceDirectory
 from dmtool.export.fuse.events import Events, Waiting
 from dmtool.export.fuse.mapper import Numbers, device_name
@@ -27,6 +28,7 @@ from dmtool.export.fuse.views import ControlPort, DevicesView
 from dmtool.export.nbd.workers import Workers
 
 WORKERS_MOST = 64
+_DIGITS = len(str((1 << 64) - 1))
 
 
 @dataclass(eq=False)
@@ -68,6 +70,7 @@ class ControlTree(Tree):
         self._port = port
         self._said: WeakKeyDictionary[MappedDevice, Said] = WeakKeyDictionary()
         self._waiting = Waiting()
+        self._callers = Callers()
         self._workers = Workers("fuse-control", WORKERS_MOST)
         self._answers |= {
             p.OPEN: self._open,
@@ -79,12 +82,12 @@ class ControlTree(Tree):
             p.MKDIR: self._mkdir,
             p.RMDIR: self._rmdir,
             p.RENAME: partial(self._rename, p.RENAME_IN.size),
-            p.RENAME2: partial(self._rename, p.RENAME2_IN.size),
-            p.UNLINK: self._refuse,
+            p.RENAME2: self._rename2,
         }
 
     def interrupt(self, unique: int) -> None:
         self._waiting.interrupt(unique)
+        self._callers.interrupt(unique)
 
     def released(self, handle: object) -> None:
         if isinstance(handle, Events):
@@ -92,13 +95,11 @@ class ControlTree(Tree):
 
     def close(self) -> None:
         super().close()
+        self._callers.close()
         self._waiting.close()
         self._workers.close()
 
     # -- directories ----------------------------------------------------------------------------
-
-    def _refuse(self, unique: int, _: int, __: Incoming) -> None:
-        self.session.fail(unique, errno.EPERM)
 
     def _do(self, unique: int, do: Callable[[], bytes], device: MappedDevice | None = None) -> None:
         """Do on a worker what may take time, and reply; what fails is remembered."""
@@ -118,6 +119,8 @@ class ControlTree(Tree):
             raise
         else:
             self.session.reply(unique, reply)
+        finally:
+            self._callers.end(unique)
 
     def said(self, device: MappedDevice) -> Said:
         return self._said.setdefault(device, Said())
@@ -168,6 +171,12 @@ class ControlTree(Tree):
             return b""
 
         self._do(unique, rename, device)
+
+    def _rename2(self, unique: int, number: int, incoming: Incoming) -> None:
+        _, flags, _ = p.RENAME2_IN.unpack_from(incoming.body())
+        if flags & ~p.RENAME_NOREPLACE:  # no rename here ever replaces a device
+            raise error(errno.EINVAL)
+        self._rename(p.RENAME2_IN.size, unique, number, incoming)
 
     def _in_root(self, number: int) -> None:
         if number != p.ROOT:
@@ -253,6 +262,7 @@ class ControlTree(Tree):
         number, offset, size = p.WRITE_IN.unpack_from(incoming.body())[:3]
         opened = self._opened(number)
         data = bytes(incoming.take(p.WRITE_DATA, size))
+        caller = self._callers.add(unique)
 
         def write() -> bytes:
             if opened.file.kind == "table":
@@ -261,7 +271,7 @@ class ControlTree(Tree):
                 self.said(opened.device).error = ""
                 for line in data.decode("utf-8", "surrogateescape").splitlines():
                     if line.strip():
-                        self._command(opened, line)
+                        self._command(opened, line, caller.fd)
             return p.WRITE_OUT.pack(size, 0)
 
         self._do(unique, write, opened.device)
@@ -272,10 +282,10 @@ class ControlTree(Tree):
         if not isinstance(handle, OpenControl) or not handle.written:
             self.session.reply(unique)
             return
-        opened = handle
+        opened, caller = handle, self._callers.add(unique)
 
         def activate() -> bytes:
-            self._activate(opened)
+            self._activate(opened, caller.fd)
             return b""
 
         self._do(unique, activate, opened.device)
@@ -283,15 +293,15 @@ class ControlTree(Tree):
     # -- writing --------------------------------------------------------------------------------
 
     def _write_table(self, opened: OpenControl, offset: int, data: bytes) -> None:
-        """Take a part of a table. If the first part ends with a line it may be the whole: load
-        it, for many a program looks at the outcome of a write and never at that of a close."""
+        """Take a part of a table. The first part may be the whole: then load it, for many a
+        program looks at the outcome of a write and never at that of a close."""
         if not offset:
             opened.written.clear()
         if offset != len(opened.written):
             raise error(errno.ESPIPE)
         opened.written += data
         opened.loaded = 0
-        if not offset and data.endswith(b"\n") and data.strip():
+        if not offset and _may_be_whole(data):
             self._load(opened)
 
     def _load(self, opened: OpenControl) -> None:
@@ -305,7 +315,7 @@ class ControlTree(Tree):
             raise
         opened.loaded = len(opened.written)
 
-    def _activate(self, opened: OpenControl) -> None:
+    def _activate(self, opened: OpenControl, client_fd: int) -> None:
         if not opened.written.strip():
             return
         if opened.loaded != len(opened.written):
@@ -313,31 +323,50 @@ class ControlTree(Tree):
         elif opened.device.inactive is None:
             return  # done at an earlier close: descriptors are passed on, and closed one by one
         if not opened.device.suspended:
-            self._port.resume(opened.device.name)
+            self._port.resume(opened.device.name, client_fd=client_fd)
 
-    def _command(self, opened: OpenControl, line: str) -> None:
+    def _command(self, opened: OpenControl, line: str, client_fd: int) -> None:
         device = opened.device
         if opened.file.kind == "message":
             sector, _, text = line.strip().partition(" ")
             if not (sector.isascii() and sector.isdigit()):
                 sector, text = "0", line.strip()
             self.said(device).answer = ""
-            answer = self._port.message(device.name, int(sector), text)
+            answer = self._port.message(device.name, _sector(sector), text)
             if answer is not None:
                 self.said(device).answer = answer + "\n"
             return
         match line.split():
             case ["suspend"]:
-                self._port.suspend(device.name, noflush=False)
+                self._port.suspend(device.name, noflush=False, client_fd=client_fd)
             case ["suspend", "noflush"]:
-                self._port.suspend(device.name, noflush=True)
+                self._port.suspend(device.name, noflush=True, client_fd=client_fd)
             case ["resume"]:
-                self._port.resume(device.name)
+                self._port.resume(device.name, client_fd=client_fd)
             case ["clear"]:
                 self._port.clear(device.name)
             case _:
                 reason = f"{line.strip()!r} is none of: suspend, suspend noflush, resume, clear"
                 raise DmtoolError(reason=reason)
+
+
+def _may_be_whole(text: bytes) -> bool:
+    """Whether this may be a table, rather than its beginning: it ends with a line, has a line that
+    is no comment, and an ``end`` if there is a ``begin``."""
+    if not text.endswith(b"\n"):
+        return False
+    lines = (line.strip() for line in text.splitlines())
+    said = [line for line in lines if line and not line.startswith(b"#")]
+    return bool(said) and (said[0].split()[0] != b"begin" or said[-1].split()[0] == b"end")
+
+
+def _sector(digits: str) -> int:
+    """Raises DmtoolError for what is beyond all devices."""
+    if len(digits.lstrip("0")) > _DIGITS or int(digits) >= 1 << 64:
+        raise DmtoolError(
+            reason=f"sector {digits[:_DIGITS]}... does not fit 64 bits", errno=errno.EINVAL
+        )
+    return int(digits)
 
 
 def _directory_of(thread: int) -> str:

@@ -12,6 +12,7 @@ import select
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from dmtool.device import MappedDevice
 from dmtool.export.fuse.session import Session
@@ -143,6 +144,9 @@ class Waiting:
                     return
                 with self._lock:
                     file = self._files.get(fd)
-                    if file is not None:
+                    if file is None:
+                        continue
+                    # nothing to read: it may be another file by now, with the same number
+                    with suppress(BlockingIOError):
                         os.eventfd_read(fd)
-                        file.look()
+                    file.look()

@@ -10,17 +10,19 @@ import errno
 import fcntl
 import os
 import struct
-from contextlib import suppress
 from pathlib import Path
 
 _CONTROL = "/dev/loop-control"
 _GET_FREE = 0x4C82
 _CONFIGURE = 0x4C0A  # Linux 5.8
 _CLR_FD = 0x4C01
+_GET_STATUS = 0x4C05  # LOOP_GET_STATUS64
 _READ_ONLY, _PARTSCAN, _DIRECT_IO = 1, 8, 16
 
 # struct loop_config: fd, block size, struct loop_info64 (of it: flags, file name), and room
 _CONFIG = struct.Struct("=II 48x 4x I 64s 64x 32x 16x 64x")
+_STATUS = struct.Struct("=QQ")  # the head of struct loop_info64: device and inode of the file
+_STATUS_SIZE = 232
 _ATTEMPTS = 16
 
 
@@ -66,13 +68,36 @@ def _configure(loop: str, config: bytes) -> None:
 
 
 def attached(path: str) -> list[str]:
-    """The loop devices over the file at ``path``."""
+    """The loop devices over the file at ``path``, whatever it was called then. Raises OSError."""
+    info = os.stat(path)
+    wanted, directory = (info.st_dev, info.st_ino), os.path.dirname(os.path.realpath(path))
     found = []
     for place in Path("/sys/block").glob("loop*/loop/backing_file"):
-        with suppress(OSError):  # it has just gone
-            if place.read_text(errors="surrogateescape").rstrip("\n") == path:
-                found.append(f"/dev/{place.parts[3]}")
+        loop = f"/dev/{place.parts[3]}"
+        try:
+            name = place.read_text(errors="surrogateescape")
+        except OSError:
+            continue  # it has just gone
+        # the name may be an old one. Those of others are not looked at any closer: who has one
+        # open keeps it from being freed
+        if os.path.dirname(name) == directory and _backing(loop) == wanted:
+            found.append(loop)
     return sorted(found)
+
+
+def _backing(loop: str) -> tuple[int, int] | None:
+    """Device and inode of the file below a loop device; None if there is none any more."""
+    device = os.open(loop, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        status = fcntl.ioctl(device, _GET_STATUS, bytes(_STATUS_SIZE))
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return None
+    finally:
+        os.close(device)
+    where: tuple[int, int] = _STATUS.unpack_from(status)
+    return where
 
 
 def detach(loop: str) -> bool:

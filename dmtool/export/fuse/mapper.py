@@ -136,11 +136,6 @@ class MapperTree(Tree):
             p.FSYNC: self._fsync,
             p.FALLOCATE: self._fallocate,
             p.LSEEK: self._lseek,
-            p.MKDIR: self._refuse,
-            p.RMDIR: self._refuse,
-            p.UNLINK: self._refuse,
-            p.RENAME: self._refuse,
-            p.RENAME2: self._refuse,
         }
 
     def file(self, device: MappedDevice) -> DeviceFile:
@@ -221,10 +216,6 @@ class MapperTree(Tree):
 
     def _open_files(self, file: DeviceFile) -> list[OpenFile]:
         return [h for h in self.handles() if isinstance(h, OpenFile) and h.file is file]
-
-    def _refuse(self, unique: int, _: int, __: Incoming) -> None:
-        # devices are made and removed by way of control/, or by dmtool
-        self.session.fail(unique, errno.EPERM)
 
     def _open(self, unique: int, number: int, incoming: Incoming) -> None:
         file = self.node(number)

@@ -20,10 +20,13 @@ LOOKUP = 1
 FORGET = 2
 GETATTR = 3
 SETATTR = 4
+SYMLINK = 6
+MKNOD = 8
 MKDIR = 9
 UNLINK = 10
 RMDIR = 11
 RENAME = 12
+LINK = 13
 OPEN = 14
 READ = 15
 WRITE = 16
@@ -36,6 +39,7 @@ OPENDIR = 27
 READDIR = 28
 RELEASEDIR = 29
 FSYNCDIR = 30
+CREATE = 35
 INTERRUPT = 36
 DESTROY = 38
 POLL = 40
@@ -46,6 +50,9 @@ LSEEK = 46
 
 # These have no reply.
 SILENT = frozenset((FORGET, BATCH_FORGET, INTERRUPT, DESTROY))
+
+# These change what is in a directory.
+CHANGES = (CREATE, LINK, MKDIR, MKNOD, RENAME, RENAME2, RMDIR, SYMLINK, UNLINK)
 
 ROOT = 1  # the node of a file system's root
 
@@ -124,6 +131,8 @@ SETATTR_SIZE = 1 << 3
 SETATTR_FH = 1 << 6
 
 POLL_SCHEDULE_NOTIFY = 1 << 0
+
+RENAME_NOREPLACE = 1 << 0  # linux/fs.h; the other flags exchange files, or leave one behind
 
 # linux/falloc.h
 FALLOC_KEEP_SIZE = 0x01

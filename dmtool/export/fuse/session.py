@@ -33,8 +33,10 @@ log = logging.getLogger(__name__)
 # together; a buffer of this size stays in the processor's cache.
 READ_MOST = 256 << 10
 WRITE_MOST = 512 << 10
-# Requests that the kernel has under way besides those that a program waits for.
-_BACKGROUND_MOST = 128
+# Requests that the kernel has under way besides those that a program waits for: asynchronous I/O of
+# all devices together. Those of a suspended one must leave some for the others; a loop device alone
+# has 128, and each may be cut in several.
+_BACKGROUND_MOST = 2048
 
 # Seconds; with one processor who tries keeps away whom he waits for.
 _SPIN_MOST = 50e-6 if len(os.sched_getaffinity(0)) > 1 else 0.0
@@ -123,7 +125,8 @@ class Session:
         self._active = threading.Event()
         self._ended = threading.Event()
         self._greeted = threading.Event()
-        self._wake_fd = -1
+        self._wake_fd = -1  # both stay open: who comes late writes into nothing else
+        self._closed = False
         # who wait for the queue to be empty, or so many requests to have been read
         self._settling: deque[tuple[threading.Event, int]] = deque()
         self._threads: list[threading.Thread] = []
@@ -133,14 +136,23 @@ class Session:
         """How many have been read so far."""
         return self._number
 
+    @property
+    def alive(self) -> bool:
+        """Whether it is mounted, as far as the kernel has told."""
+        return self._fd >= 0 and not self._ended.is_set()
+
     # -- beginning and end ----------------------------------------------------------------------
 
     def start(self) -> None:
         """Mount and serve. Raises FuseUnavailable."""
-        self._fd = m.mount(self.mountpoint, READ_MOST)
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._start("fuse-watch", self._watch)
-        self._new_reader()
+        self._fd = m.mount(self.mountpoint, READ_MOST)
+        try:
+            self._start("fuse-watch", self._watch)
+            self._new_reader()
+        except RuntimeError as error:  # the system has no thread for us
+            self.close()
+            raise m.FuseUnavailable(f"{self.mountpoint}: {error}") from None
         self._greeted.wait()
         if not self.minor:
             self.close()
@@ -148,22 +160,25 @@ class Session:
 
     def close(self) -> None:
         """Unmount and end. Requests that are still open fail with ENOTCONN."""
-        if self._fd < 0 or self._wake_fd < 0:
+        if self._fd < 0 or self._closed:
             return
+        self._closed = True
         try:
             m.unmount(self.mountpoint)  # the helper may look at the mount: the reader still reads
         except OSError as error:
-            log.warning("unmount %s: %s", self.mountpoint, error.strerror)
+            if error.errno != errno.EINVAL:  # somebody else has unmounted it
+                log.warning("unmount %s: %s", self.mountpoint, error.strerror)
         self._end()
         for thread in self._threads:
             thread.join(_PATIENCE)  # one that was replaced may be waiting still
-        # Ends the connection. The number stays taken, so that a late reply goes nowhere rather
-        # than into another file.
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        """End the connection. The number stays taken, so that a late reply goes nowhere rather
+        than into another file."""
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         os.dup2(null, self._fd, inheritable=False)
         os.close(null)
-        os.close(self._wake_fd)
-        self._wake_fd = -1
 
     def settle(self) -> None:
         """Wait until all that the kernel had to tell when this was called was read and done.
@@ -171,7 +186,7 @@ class Session:
         Nothing is asked of the kernel for it: a process that is killed while it waits for an
         answer from itself does not die.
         """
-        if self._wake_fd < 0 or self._ended.is_set():
+        if not self.alive:
             return
         settled = threading.Event()
         self._settling.append((settled, self._number + _QUEUE_MOST))
@@ -179,8 +194,9 @@ class Session:
         settled.wait(_PATIENCE)
 
     def __del__(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
+        for fd in (self._fd, self._wake_fd):
+            if fd >= 0:
+                os.close(fd)
 
     def _end(self) -> None:
         self._reader = None
@@ -191,16 +207,21 @@ class Session:
 
     def _start(self, name: str, target: object, *args: object) -> None:
         thread = threading.Thread(target=target, args=args, name=name, daemon=True)  # type: ignore[arg-type]
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)
 
     # -- reading --------------------------------------------------------------------------------
 
     def _new_reader(self) -> None:
         self._threads = [t for t in self._threads if t.is_alive()]
-        me = object()
-        self._reader = me
-        self._start("fuse", self._read, me)
+        before = self._reader, self._handling
+        self._reader, self._handling = (me := object()), 0
+        try:
+            self._start("fuse", self._read, me)
+        except RuntimeError:  # the system has no thread left for us: tried again at the next tick
+            self._reader, self._handling = before
+            if self._reader is None:
+                raise
 
     def _read(self, me: object) -> None:
         """Read requests until another thread is the reader, or the mount is gone."""
@@ -223,8 +244,9 @@ class Session:
                 if error.errno == errno.ENODEV:
                     log.info("%s was unmounted", self.mountpoint)
                 else:
-                    log.warning("%s: %s", self.mountpoint, error.strerror)
+                    log.error("%s: %s", self.mountpoint, error.strerror)
                 self._end()
+                self._disconnect()  # nobody will read what comes from now on
                 self._filesystem.ended()
                 return
             _, opcode, unique, node = unpack(incoming.view)
@@ -294,7 +316,6 @@ class Session:
             handling = self._handling
             if handling and handling == seen:
                 log.debug("%s: a request takes long, another thread reads on", self.mountpoint)
-                self._handling = 0
                 self._new_reader()
             for settled, number in list(self._settling):
                 if number <= self._number:

@@ -51,6 +51,7 @@ class Lane:
     workers: Workers = field(default_factory=lambda: Workers("fuse-io", WORKERS_MOST))
     residency: Residency = field(default_factory=Residency)
     slow_writes: int = 0
+    user: Transfer | None = None  # whose thread is at an I/O of it
     emptied: Emptied | None = None
 
     def submit(self, job: Callable[[], None]) -> None:
@@ -71,8 +72,12 @@ class Transfer:
     def read(self, lane: Lane, offset: int, length: int) -> memoryview | None:
         """The bytes of a range, fewer at the end of the device, valid until the next call."""
         device = lane.device
-        if device.stats.meter is not None or (table := device.try_begin()) is None:
+        # a reader that was replaced waits there still: no second one is to
+        if lane.user is not None or device.stats.meter is not None:
             return None
+        if (table := device.try_begin()) is None:
+            return None
+        lane.user = self
         try:
             if offset + length > table.size:
                 length = max(0, table.size - offset)
@@ -89,6 +94,7 @@ class Transfer:
         except OSError:
             return None
         finally:
+            lane.user = None
             device.end()
 
     def _gather(
@@ -128,8 +134,11 @@ class Transfer:
             lane.slow_writes -= 1
             return False
         device = lane.device
-        if device.stats.meter is not None or (table := device.try_begin()) is None:
+        if lane.user is not None or device.stats.meter is not None:
             return False
+        if (table := device.try_begin()) is None:
+            return False
+        lane.user = self
         began = time.monotonic()
         try:
             check_write(table, offset, len(data))
@@ -142,6 +151,7 @@ class Transfer:
                 return False
             return True
         finally:
+            lane.user = None
             device.end()
             if time.monotonic() - began > _SLOW:
                 lane.slow_writes = _SLOW_FOR

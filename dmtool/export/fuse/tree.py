@@ -98,6 +98,8 @@ class Tree:
                 p.INTERRUPT_IN.unpack(incoming.body())[0]
             ),
             p.DESTROY: lambda *_: None,
+            # no kind of file can be made by a program, and none removed; but see control.py
+            **dict.fromkeys(p.CHANGES, self._refuse),
         }
 
     def answer(self, opcode: int, unique: int, node: int, incoming: Incoming) -> None:
@@ -108,6 +110,9 @@ class Tree:
             self.session.fail(unique, errno.ENOSYS)
         else:
             found(unique, node, incoming)
+
+    def _refuse(self, unique: int, _: int, __: Incoming) -> None:
+        self.session.fail(unique, errno.EPERM)
 
     def interrupt(self, unique: int) -> None:
         """Somebody who waits for a request has got a signal."""

@@ -44,11 +44,12 @@ class ControlPort(Protocol):
     def load(self, name: str, text: str, source: str, cwd: str) -> None:
         """Fill the inactive slot; relative paths start at ``cwd``."""
 
-    def suspend(self, name: str, *, noflush: bool) -> None:
-        """Returns when the I/O under way has ended."""
+    def suspend(self, name: str, *, noflush: bool, client_fd: int) -> None:
+        """Returns when the I/O under way has ended; raises OSError EINTR when the other end of
+        the socket ``client_fd`` is closed before that."""
 
-    def resume(self, name: str) -> None:
-        """Make the inactive table live, if there is one, and let I/O in."""
+    def resume(self, name: str, *, client_fd: int) -> None:
+        """Make the inactive table live, if there is one, and let I/O in; EINTR as ``suspend``."""
 
     def clear(self, name: str) -> None:
         """Empty the inactive slot."""
