@@ -254,6 +254,8 @@ class MappedDevice(Events):
         with self._counts:
             self.open_count -= 1
             idle = not self.open_count
+        if idle and self._gone:
+            self._gate.free()
         on_idle = self.on_idle
         if idle and on_idle is not None:
             on_idle(self)

@@ -384,3 +384,17 @@ def test_a_retired_device_cannot_be_opened() -> None:
     device.open()
     device.close()
     device.destroy()
+
+
+def test_descriptors_of_a_removed_device_go_with_its_last_opener() -> None:
+    device = MappedDevice("dev")
+    device.load(_table("0 8 zero"))
+    device.resume()
+    device.open()
+    fds = device.closed_fd, device.open_fd
+    device.destroy()
+    assert all(os.fstat(fd) for fd in fds)
+    device.close()
+    for fd in fds:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from typing import Any
 
 import pytest
 
 from dmtool.api import Mirrored
 from dmtool.export.nbd import protocol as p
+from tests.nbd.conftest import wait_until
 from tests.nbd.holding import MIB, SECONDS, assert_silent
 
 HANDLE = "mirror core 2 1024 nosync 2 {} 0 {} 0 1 handle_errors"
@@ -120,3 +122,61 @@ def test_nbdcopy_to_a_mirror_that_loses_a_leg(mirror: Any, noflush: bool) -> Non
             return
         assert copy.wait(SECONDS) == 0, errors
     assert legs(mirror, "a", "c") == [source.read_bytes()] * 2
+
+
+class Writer(threading.Thread):
+    """Writes blocks of its own over one connection, several at a time, and reads them back."""
+
+    def __init__(self, wire: Any, number: int) -> None:
+        super().__init__()
+        self.content = [b""] * 16
+        self.rounds = 0
+        self.enough = threading.Event()
+        self.wrong: list[object] = []
+        self._wire = wire
+        self._first = number * 16
+
+    def run(self) -> None:
+        wire = self._wire
+        while not self.enough.is_set() and not self.wrong:
+            self.rounds += 1
+            asked = {}
+            for block in range(16):
+                self.content[block] = os.urandom(16) * 256
+                offset = (self._first + block) * 4096
+                asked[wire.send(p.CMD_WRITE, offset, data=self.content[block])] = block
+            replies = wire.replies(16)
+            self.wrong += [reply for reply in replies.values() if reply.error]
+            whole = wire.ask(p.CMD_READ, self._first * 4096, 16 * 4096)
+            if whole.data != b"".join(self.content):
+                self.wrong.append(whole)
+
+
+def test_no_byte_is_lost_while_a_leg_goes_and_comes(mirror: Any) -> None:
+    """Over and over, while some write: what is held is done when the leg is back."""
+    again = "0 8192 mirror core 1 1024 2 /dev/mapper/a 0 /dev/mapper/b 0 1 handle_errors"
+    writers = [Writer(mirror.wire(), number) for number in range(3)]
+    for writer in writers:
+        writer.start()
+    for _ in range(8):
+        live = mirror.device.live.targets[0].context.mirror
+        mirror.lower("b", "0 8192 error")
+        with live.lock:
+            assert live.lock.wait_for(lambda live=live: live.held > 0, SECONDS)
+        mirror.in_thread(lambda: mirror.device.suspend(noflush=True)).ends()
+        mirror.lower("b", "0 8192 linear b.img 0")
+        mirror.load(again)
+        mirror.device.resume()
+        live = mirror.device.live.targets[0].context.mirror
+        with live.lock:
+            assert live.lock.wait_for(lambda live=live: live.in_sync, SECONDS)
+        seen = [writer.rounds for writer in writers]
+        # what was held has been done, and more
+        wait_until(lambda seen=seen: all(w.rounds > seen[i] + 1 for i, w in enumerate(writers)))
+    for writer in writers:
+        writer.enough.set()
+        writer.join(SECONDS)
+        assert not writer.wrong
+    mirror.in_thread(mirror.device.suspend).ends()
+    mirror.data[: 48 * 4096] = b"".join(b"".join(writer.content) for writer in writers)
+    assert legs(mirror, "a", "b") == [bytes(mirror.data)] * 2

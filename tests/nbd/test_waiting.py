@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from dmtool.api import Args, Defer, Delay, Extent, Io, Remap, Target
+from dmtool.client.nbd import connect
+from dmtool.export.nbd import NbdServer
 from dmtool.export.nbd import protocol as p
+from tests.nbd.conftest import Wire
 from tests.nbd.holding import MIB, SECONDS, Holding, register
 
 
@@ -137,3 +140,39 @@ def test_who_says_that_it_waits_is_asked_once(served: Any, declared: bool) -> No
     for _ in range(2):
         assert wire.ask(p.CMD_READ, 0, 512).data == data[:512]
     assert asked == [*(["nbd"] * (not declared)), "nbd-waiter", "nbd-waiter"]
+
+
+@pytest.mark.parametrize("noflush", [True, False])
+def test_more_held_than_workers(
+    served: Any, monkeypatch: pytest.MonkeyPatch, noflush: bool
+) -> None:
+    """The device is suspended all the same, and no other one waits."""
+    monkeypatch.setattr("dmtool.export.nbd.server._WAITERS_MOST", 2)
+    holding = Holding()
+    served.image("a.img", MIB)
+    held = served.lower("held", "0 2048 holding a.img 0")
+    served.lower("free", "0 2048 linear a.img 0")
+    path = served.folder / "more.sock"
+    with NbdServer(served.devices.get, list) as server:
+        server.listen_unix(path)
+        server.start()
+        with connect(path, "held") as nbd, connect(path, "free") as free:
+            wire = Wire(nbd)
+            for at in range(8):
+                wire.send(p.CMD_WRITE, at * 512, data=bytes(512))
+            holding.wait(2)
+            free.pwrite(b"free", 0, fua=True)
+            free.flush()
+            if noflush:
+                # again and again, though those that wait for resume are more than the workers
+                for _ in range(2):
+                    served.in_thread(lambda: held.suspend(noflush=True)).ends()
+                    held.resume()
+                    holding.wait(2)
+                served.in_thread(lambda: held.suspend(noflush=True)).ends()
+                served.lower("held", "0 2048 linear a.img 0")
+            else:
+                served.in_thread(held.suspend).ends()
+                held.resume()
+            error = 0 if noflush else p.EIO
+            assert [reply.error for reply in wire.replies(8).values()] == [error] * 8

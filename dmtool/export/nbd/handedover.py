@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import select
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -45,6 +46,9 @@ class HandedOver:
         self._session = session
         self._in = inc
         self._out = out
+        self._lock = threading.Lock()
+        self._again: list[tuple[Workers, c.Request]] = []  # to be done when there is a resume
+        self._waiting = False  # a thread, for that
         self._gone = False  # the client
 
     def add(self, workers: Workers, request: c.Request) -> bool:
@@ -87,7 +91,7 @@ class HandedOver:
             return False  # removed: the connection finds that out when it enters
         if table is None:
             return False
-        workers.submit(partial(self._do_in_turn, table, requests))
+        workers.submit(partial(self._do_in_turn, workers, table, requests))
         return True
 
     def settle(self) -> None:
@@ -149,52 +153,86 @@ class HandedOver:
 
     # -- on a worker -----------------------------------------------------------------------------
 
-    def _do_in_turn(self, entered: Table, requests: list[c.Request]) -> None:
+    def _do_in_turn(self, workers: Workers, table: Table, requests: list[c.Request]) -> None:
         """Do requests one after the other and send their replies; the device was entered."""
-        device, out = self._passage.device, self._out
-        table: Table | None = entered
-        execute = c.execute
+        out = self._out
         reply: c.Reply = []
-        count = size = 0
+        count = size = done = 0
         begun = time.monotonic()
         try:
             for request in requests:
                 if count and time.monotonic() - begun > _LONG:
                     out.post(reply, (count, size))
                     reply, count, size = [], 0, 0
-                if table is not None:
-                    try:
-                        reply += self._do(execute, table, request)
-                    except Requeue:
-                        device.end()
-                        table = None
-                if table is None:
-                    if count:
-                        out.post(reply, (count, size))
-                        reply, count, size = [], 0, 0
-                    execute = c.execute_again
-                    again, table = self._again(request)
-                    reply += again
+                reply += self._do(c.execute, table, request)
                 count += 1
                 size += _cost(request)
+                done += 1
+        except Requeue:
+            pass
         finally:
-            if table is not None:
-                device.end()
-        out.post(reply, (count, size))
+            self._passage.device.end()
+        if count:
+            out.post(reply, (count, size))
+        if done < len(requests):
+            self._later(workers, requests[done:])
 
-    def _again(self, request: c.Request) -> tuple[c.Reply, Table | None]:
-        """Do a request once more, when the device lets I/O in; its reply, and the table by which
-        it was done: the device is entered, but if that is None."""
+    def _later(self, workers: Workers, requests: list[c.Request]) -> None:
+        """Do requests again when the device lets I/O in.
+
+        No worker waits for that, nor is the device entered until there is one: what has been
+        entered and is still queued may need all of them, so that a suspend can end.
+        """
+        with self._lock:
+            self._again += [(workers, request) for request in requests]
+            waiting, self._waiting = self._waiting, True
+        if waiting:
+            return
+        try:
+            threading.Thread(target=self._wait_for_resume, name="nbd-again", daemon=True).start()
+        except RuntimeError:  # the system has no thread left for us
+            self._wait_for_resume()
+
+    def _wait_for_resume(self) -> None:
         device = self._passage.device
-        while True:
+        failed: OSError | None = None
+        try:
+            device.begin_again(lambda: self._gone)
+            device.end()
+        except OSError as error:
+            failed = error
+        with self._lock:
+            again, self._again = self._again, []
+            self._waiting = False
+        for workers, request in again:
+            if failed is None:
+                workers.submit(partial(self._redo, workers, request))
+            else:
+                self._fail(request, failed)
+
+    def _redo(self, workers: Workers, request: c.Request) -> None:
+        device = self._passage.device
+        try:
+            table = device.try_begin()
+        except OSError as failed:
+            self._fail(request, failed)
+            return
+        reply: c.Reply | None = None
+        if table is not None:
             try:
-                table = device.begin_again(lambda: self._gone)
-            except OSError as failed:
-                return [c.os_error(self._session, request.cookie, unable(failed))], None
-            try:
-                return self._do(c.execute_again, table, request), table
+                reply = self._do(c.execute_again, table, request)
             except Requeue:
+                pass
+            finally:
                 device.end()
+        if reply is None:
+            self._later(workers, [request])
+        else:
+            self._out.post(reply, (1, _cost(request)))
+
+    def _fail(self, request: c.Request, failed: OSError) -> None:
+        reply = c.os_error(self._session, request.cookie, unable(failed))
+        self._out.post([reply], (1, _cost(request)))
 
     def _do(self, execute: _Execute, table: Table, request: c.Request) -> c.Reply:
         session = self._session

@@ -12,7 +12,9 @@ import struct
 import threading
 import time
 from typing import Self
+from weakref import WeakKeyDictionary
 
+from dmtool.device import MappedDevice
 from dmtool.export.nbd.address import unix_address
 from dmtool.export.nbd.connection import Connection
 from dmtool.export.nbd.handshake import SECONDS, Handshake, Lookup, Names
@@ -23,7 +25,7 @@ log = logging.getLogger(__name__)
 
 CONNECTIONS_MOST = 512
 _READERS_MOST = 32
-_WAITERS_MOST = 512
+_WAITERS_MOST = 512  # of one device: who holds I/O for long holds up no other
 # What lets a 1 MiB reply go out without waiting for the client in between; the system may allow
 # less (net.core.wmem_max).
 _SEND_BUFFER = 2 << 20
@@ -44,7 +46,7 @@ class NbdServer:
         self._names = names
         self._handshake_seconds = handshake_seconds
         self._readers = Workers("nbd-reader", _READERS_MOST)
-        self._waiters = Workers("nbd-waiter", _WAITERS_MOST)
+        self._waiters: WeakKeyDictionary[MappedDevice, Workers] = WeakKeyDictionary()
         self._listeners: list[tuple[socket.socket, threading.Thread]] = []
         self._clients: dict[socket.socket, threading.Thread] = {}
         self._lock = threading.Lock()
@@ -98,7 +100,10 @@ class NbdServer:
         for thread in clients.values():
             thread.join(max(deadline - time.monotonic(), 0))
         self._readers.close()
-        self._waiters.close()
+        with self._lock:
+            waiters = list(self._waiters.values())
+        for workers in waiters:
+            workers.close()
 
     def __enter__(self) -> Self:
         self.start()
@@ -143,9 +148,8 @@ class NbdServer:
                 return
             try:
                 sock.settimeout(None)
-                Connection(
-                    sock, export.device, export.session, self._readers, self._waiters
-                ).serve()
+                waiters = self._waiters_of(export.device)
+                Connection(sock, export.device, export.session, self._readers, waiters).serve()
             finally:
                 export.device.close()
         except (Gone, OSError):
@@ -154,6 +158,13 @@ class NbdServer:
             log.exception("an NBD connection")
         finally:
             self._forget(sock)
+
+    def _waiters_of(self, device: MappedDevice) -> Workers:
+        with self._lock:
+            found = self._waiters.get(device)
+            if found is None:
+                found = self._waiters[device] = Workers("nbd-waiter", _WAITERS_MOST)
+            return found
 
     def _forget(self, sock: socket.socket) -> None:
         with self._lock:
