@@ -97,7 +97,7 @@ class Tables:
                 return None
             try:
                 stored = self.devices.state.store(
-                    entry.minor, canonical(table), readonly=table.readonly, lower=lower(table)
+                    entry.minor, table.parts(), readonly=table.readonly, lower=lower(table)
                 )
                 if entry.published:
                     self.devices.save(entry, inactive=stored)
@@ -354,17 +354,13 @@ def info(entry: Entry) -> dict[str, Any]:
 
 def _status(table: Table) -> Iterator[Row]:
     if table.bulk is not None:
-        # such types have no status, and a target of theirs is made only when it is looked at
-        yield from ((begin, length, type, "") for begin, length, type, _ in table.lines())
+        # most are of types that have no status, and made only when they are looked at
+        odd = table.bulk.odd
+        for number, (begin, length, type, _) in enumerate(table.lines()):
+            yield begin, length, type, table.status(number) if number in odd else ""
         return
     for number, ti in enumerate(table.targets):
         yield ti.begin, ti.len, ti.type.name, table.status(number)
-
-
-def canonical(table: Table) -> Iterator[str]:
-    """The lines of a table as `table` prints them, each with its newline."""
-    for begin, length, type, params in table.lines():
-        yield f"{begin} {length} {type} {params}\n"
 
 
 def lower(table: Table) -> frozenset[int]:
