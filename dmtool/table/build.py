@@ -214,7 +214,7 @@ class _Build:
         rows.begins.append(self.end)
         odd = dict(zip(self._numbers, self._targets, strict=True))
         table.plans = dict(zip(self._numbers, self._plans, strict=True))
-        table.bulk = bulk.Bulk(rows.begins, rows.kinds, rows.starts, self._palette, odd, table)
+        table.bulk = bulk.Bulk(rows.begins, rows.kinds, rows.starts, self._palette, odd)
 
     def _refuse(self, line: Line, column: int, reason: str, **more: Any) -> None:
         self.errors.append(TableError(reason, line.at(column), **more))

@@ -10,6 +10,7 @@ Threads: any, while ``put`` is for one at a time.
 
 from __future__ import annotations
 
+import weakref
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -49,7 +50,6 @@ class Bulk:
         starts: array[int],
         palette: Sequence[Kind | None],
         odd: Mapping[int, Target[Any]],
-        owner: Owner,
     ) -> None:
         self.begins = begins
         self.kinds = kinds
@@ -58,8 +58,6 @@ class Bulk:
         self.odd = odd
         for kind, number in enumerate(odd, len(palette)):
             kinds[number] = kind
-        self.targets = _Targets(self, owner)
-        self.runs = BulkRuns(self)
 
     def __len__(self) -> int:
         return len(self.kinds)
@@ -124,10 +122,13 @@ def _name(type: TargetType, device: Backing | None) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
-class _Targets(Sequence[Target[Any]]):
-    """Targets made when they are asked for, but for the odd ones; they keep no state."""
+class BulkTargets(Sequence[Target[Any]]):
+    """Targets made when they are asked for, but for the odd ones; they keep no state.
 
-    def __init__(self, bulk: Bulk, owner: Owner) -> None:
+    The table that owns them has this; it is not kept from going, and its columns with it.
+    """
+
+    def __init__(self, bulk: Bulk, owner: weakref.ref[Owner]) -> None:
         self._bulk = bulk
         self._owner = owner
 
@@ -148,7 +149,9 @@ class _Targets(Sequence[Target[Any]]):
             return odd
         type, device = bulk.kind(number)
         begin = bulk.begins[number]
-        target: Target[Any] = Target(type, begin, bulk.begins[number + 1] - begin, self._owner)
+        owner = self._owner()
+        assert owner is not None, "who asks has the table"
+        target: Target[Any] = Target(type, begin, bulk.begins[number + 1] - begin, owner)
         target.context = bulk.plan(number) if device is not None else None
         target.text = bulk.text(number)
         return target

@@ -7,8 +7,9 @@ import errno
 import logging
 import os
 import threading
+import weakref
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from dmtool.backing import Backing, Bytes
@@ -16,7 +17,7 @@ from dmtool.btree import Index
 from dmtool.errors import DmtoolError
 from dmtool.plan import Mirrored, Pieces, Plan
 from dmtool.sectors import to_bytes, to_sectors
-from dmtool.table.bulk import Bulk, Row, Runs, printed
+from dmtool.table.bulk import Bulk, BulkRuns, BulkTargets, Row, Runs, printed
 from dmtool.table.mapping import PythonMap
 from dmtool.table.segments import Run, Segment, Single, compile_plan, uses
 from dmtool.targets.io import Io, Op
@@ -82,7 +83,8 @@ class Table:
             begins = array("Q", [ti.begin for ti in self.targets])
             begins.append(self.targets[-1].begin + self.targets[-1].len)
         else:
-            self.targets, self._runs, begins = self.bulk.targets, self.bulk.runs, self.bulk.begins
+            self.targets = BulkTargets(self.bulk, weakref.ref(self))
+            self._runs, begins = BulkRuns(self.bulk), self.bulk.begins
             self._maps = {number: PythonMap(target) for number, target in self.bulk.odd.items()}
             for number in self._maps:
                 self._runs[number] = self._run(number, self.plans[number])
@@ -127,6 +129,9 @@ class Table:
                 backing.close()
             except OSError as error:
                 log.warning("close of %s: %s", backing, error)
+        # so that nothing waits for the garbage collector, which an idle process does not call
+        for target in self._objects():
+            target.disown()
 
     # -- looking ------------------------------------------------------------------------------
 
@@ -140,8 +145,10 @@ class Table:
 
     def having(self, hook: str) -> Iterator[Target[Any]]:
         """The targets whose type has ``hook``, in order."""
-        objects = self.targets if self.bulk is None else self.bulk.odd.values()
-        yield from (target for target in objects if target.type.has(hook))
+        yield from (target for target in self._objects() if target.type.has(hook))
+
+    def _objects(self) -> Iterable[Target[Any]]:
+        return self.targets if self.bulk is None else self.bulk.odd.values()
 
     def lines(self) -> Iterator[Row]:
         """(begin, length, type, arguments as `table` prints them) of all targets, in sectors."""
