@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from dmtool.core.devices import Devices
 from dmtool.core.entry import Entry, Reference
@@ -28,14 +28,14 @@ from dmtool.errors import (
 )
 from dmtool.sectors import SECTOR
 from dmtool.table import Table, load
+from dmtool.table.bulk import Row, printed
 from dmtool.table.text import parse
 
 # dm_split_args (dm-table.c): white space separates, a backslash takes the next character as it is
 _ARGUMENT = re.compile(r"(?:\\.|[^\s\\])+|\\\Z", re.DOTALL | re.ASCII)
 _QUOTED = re.compile(r"\\(.)", re.DOTALL)
 
-# begin and length in sectors, target type, what is printed after the type
-Row = tuple[int, int, str, str]
+T = TypeVar("T")
 
 
 class Tables:
@@ -248,14 +248,27 @@ class Tables:
         self, entry: Entry, what: str, *, inactive: bool, type: str | None = None
     ) -> list[Row]:
         """The rows (of targets of that type) that ``table`` or ``status`` prints."""
+        return self._asked(entry, inactive, lambda table: list(_rows(table, what, type)), [])
+
+    def text(self, entry: Entry, what: str, *, inactive: bool, type: str | None = None) -> str:
+        """The same as lines, each with its newline."""
+
+        def ask(table: Table) -> str:
+            if what == "table" and type is None:
+                return "".join(table.parts())
+            return "".join(map(printed, _rows(table, what, type)))
+
+        return self._asked(entry, inactive, ask, "")
+
+    def _asked(self, entry: Entry, inactive: bool, ask: Callable[[Table], T], nothing: T) -> T:
+        """What is found out of a table; ``nothing`` where there is none."""
         device = entry.device
         while True:
             table = device.inactive if inactive else device.live
             if table is None:
-                return []
-            rows = table.lines() if what == "table" else _status(table)
+                return nothing
             try:
-                return [row for row in rows if type is None or row[2] == type]
+                return ask(table)
             except (DmtoolError, OSError):
                 # no lock is held, for a suspend may hold it for long: a table that was destroyed
                 # while its targets were asked is not the one that was asked for
@@ -350,6 +363,11 @@ def info(entry: Entry) -> dict[str, Any]:
         "gid": definition.gid,
         "error": entry.error,
     }
+
+
+def _rows(table: Table, what: str, type: str | None) -> Iterator[Row]:
+    rows = table.lines() if what == "table" else _status(table)
+    return (row for row in rows if type is None or row[2] == type)
 
 
 def _status(table: Table) -> Iterator[Row]:

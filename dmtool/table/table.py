@@ -28,10 +28,6 @@ Part = tuple[int, int, bytes | OSError]
 log = logging.getLogger(__name__)
 
 
-def _nothing() -> None:
-    pass
-
-
 class Table:
     """Targets from sector 0 on, without gaps; built by ``load``.
 
@@ -62,12 +58,10 @@ class Table:
         self.block_size = 512
         self.sectors = 0
         self.size = 0
-        self.on_event: Callable[[], None] = _nothing
-        self.drain: Callable[[], None] = _nothing
+        self.on_event: Callable[[], None] = lambda: None
+        self.drain: Callable[[], None] = lambda: None
         self._runs: Runs = []
-        # of every target that is an object, by its number, with a plan or without: what it
-        # serialises holds across a replan
-        self._maps: dict[int, PythonMap] = {}
+        self._maps: dict[int, PythonMap] = {}  # by the target's number
         self._mapped = False  # whether any target may be asked through its map
         self._begins = array("Q", [0])  # bytes; one more than there are targets
         self._find: Callable[[int], int] = Index([]).find
@@ -77,15 +71,17 @@ class Table:
 
     def index(self) -> None:
         """Lay out runs and index, once ``targets`` and ``plans``, or ``bulk``, are complete."""
+        objects = enumerate(self.targets) if self.bulk is None else self.bulk.odd.items()
+        # of every target that is an object, with a plan or without: what it serialises holds
+        # across a replan
+        self._maps = {number: PythonMap(target) for number, target in objects}
         if self.bulk is None:
-            self._maps = {number: PythonMap(target) for number, target in enumerate(self.targets)}
             self._runs = [self._run(number, self.plans[number]) for number in self._maps]
             begins = array("Q", [ti.begin for ti in self.targets])
             begins.append(self.targets[-1].begin + self.targets[-1].len)
         else:
             self.targets = BulkTargets(self.bulk, weakref.ref(self))
             self._runs, begins = BulkRuns(self.bulk), self.bulk.begins
-            self._maps = {number: PythonMap(target) for number, target in self.bulk.odd.items()}
             for number in self._maps:
                 self._runs[number] = self._run(number, self.plans[number])
         self.sectors = begins[-1]
@@ -119,19 +115,17 @@ class Table:
     def close(self) -> None:
         """Destroy the targets and close the backings; no I/O may be under way. What fails is
         logged: the table is gone, and so is all that can be closed."""
-        for target in self.having("dtr"):
+        for target in self._objects():
             try:
                 target.type.call("dtr", target)
             except (DmtoolError, OSError) as error:
                 log.warning("dtr of target type %s: %s", target.type.name, error)
+            target.disown()  # an idle process does not look for cycles
         for backing in self.backings:
             try:
                 backing.close()
             except OSError as error:
                 log.warning("close of %s: %s", backing, error)
-        # so that nothing waits for the garbage collector, which an idle process does not call
-        for target in self._objects():
-            target.disown()
 
     # -- looking ------------------------------------------------------------------------------
 
