@@ -68,6 +68,10 @@ class Bulk:
         assert kind is not None, "a kind that a target has"
         return kind
 
+    def uses(self, device: Backing) -> bool:
+        """Whether any target that is not odd is on this device."""
+        return any(kind is not None and kind[1] is device for kind in self.palette)
+
     def plan(self, number: int) -> Plan:
         """The plan of a target that is not odd."""
         type, device = self.kind(number)

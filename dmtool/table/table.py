@@ -72,8 +72,7 @@ class Table:
     def index(self) -> None:
         """Lay out runs and index, once ``targets`` and ``plans``, or ``bulk``, are complete."""
         objects = enumerate(self.targets) if self.bulk is None else self.bulk.odd.items()
-        # of every target that is an object, with a plan or without: what it serialises holds
-        # across a replan
+        # whether there is a plan or not: what they serialise holds across a replan
         self._maps = {number: PythonMap(target) for number, target in objects}
         if self.bulk is None:
             self._runs = [self._run(number, self.plans[number]) for number in self._maps]
@@ -130,7 +129,7 @@ class Table:
     # -- looking ------------------------------------------------------------------------------
 
     def target_at(self, sector: int) -> Target[Any] | None:
-        """The target that has this sector of the device, None beyond the end."""
+        """The target that has this sector; None beyond the end."""
         return self.targets[self._find(sector)] if 0 <= sector < self.sectors else None
 
     def number_at(self, sector: int) -> int:
@@ -303,7 +302,8 @@ class Table:
 
     def _flush_failed(self, backing: Backing, error: OSError) -> OSError | None:
         """What is to be reported: nothing where every target that uses the backing says so."""
-        left = []
+        in_rows = self.bulk is not None and self.bulk.uses(backing)
+        left: list[OSError | None] = [error] * in_rows
         for number, mapped in self._maps.items():
             used: list[Backing] = []
             self.uses(number, lambda device, _start, _length, used=used: used.append(device))  # type: ignore[misc]
