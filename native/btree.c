@@ -53,7 +53,9 @@ static __attribute__((noinline)) bool key_slowly(PyObject *object, Py_ssize_t po
 /* position: in the keys of a new tree, for the error; -1: the key of a lookup */
 static inline bool key_from(PyObject *object, Py_ssize_t position, uint64_t *key)
 {
-    *key = PyLong_AsUnsignedLongLong(object);
+    /* with Python 3.11 PyLong_AsUnsignedLong is much the faster one */
+    *key = ULONG_MAX == UINT64_MAX ? PyLong_AsUnsignedLong(object)
+                                   : PyLong_AsUnsignedLongLong(object);
     if (*key == UINT64_MAX && PyErr_Occurred())
         return key_slowly(object, position, key);
     return true;

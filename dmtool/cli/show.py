@@ -155,10 +155,18 @@ def table(session: Session, operands: list[str]) -> None:
 
 
 def _table_of(session: Session, device: Device) -> dict[str, Any]:
-    answer = targets_of(session, device, "table")
-    if "showkeys" not in session.switches:
-        hide_keys(answer["targets"])
-    return answer
+    from dmtool.cli.keys import hide_keys, without_keys
+
+    switches = session.switches
+    if session.json or "concise" in switches:
+        answer = targets_of(session, device, "table")
+        if "showkeys" not in switches:
+            hide_keys(answer["targets"])
+        return answer
+    # there may be millions of targets
+    answer = targets_of(session, device, "table", text=True)
+    text = answer["text"]
+    return {**answer, "targets": text if "showkeys" in switches else without_keys(text)}
 
 
 def status(session: Session, operands: list[str]) -> None:
@@ -167,11 +175,16 @@ def status(session: Session, operands: list[str]) -> None:
 
 
 def _status_of(session: Session, device: Device) -> dict[str, Any]:
-    return targets_of(session, device, "status")
+    if session.json:
+        return targets_of(session, device, "status")
+    answer = targets_of(session, device, "status", text=True)
+    return {**answer, "targets": answer["text"]}
 
 
 Ask = Callable[[Session, Device], dict[str, Any]]
-Show = Callable[[Session, str, dict[str, Any], list[dict[str, Any]]], None]
+# objects, or the lines of them
+Targets = list[dict[str, Any]] | str
+Show = Callable[[Session, str, dict[str, Any], Any], None]
 
 
 def show_targets(session: Session, operands: list[str], ask: Ask, show: Show) -> None:
@@ -209,8 +222,10 @@ def _show_one(session: Session, name: str, answer: dict[str, Any], show: Show) -
         execute(session, info["name"])
 
 
-def targets_of(session: Session, device: Device, method: str) -> dict[str, Any]:
-    """What the core says of a device's table: ``{"info", "targets"}``."""
+def targets_of(
+    session: Session, device: Device, method: str, *, text: bool = False
+) -> dict[str, Any]:
+    """What the core says of a device's table: ``{"info", "targets"}``, or "text" for the latter."""
     from dmtool.client import ClientError
 
     switches = session.switches
@@ -219,6 +234,8 @@ def targets_of(session: Session, device: Device, method: str) -> dict[str, Any]:
         "target": switches.value("target"),
         "noflush": "noflush" in switches,
     }
+    if text:
+        params["text"] = True
     try:
         answer: dict[str, Any] = session.ask(device, method, **params)
     except ClientError as error:
@@ -229,9 +246,7 @@ def targets_of(session: Session, device: Device, method: str) -> dict[str, Any]:
     return answer
 
 
-def show_lines(
-    session: Session, name: str, info: dict[str, Any], found: list[dict[str, Any]]
-) -> None:
+def show_lines(session: Session, name: str, info: dict[str, Any], found: Targets) -> None:
     """A line for each target; a blank one for a device that has none."""
     verbose = "verbose" in session.switches
     if not found and "target" in session.switches:
@@ -243,11 +258,12 @@ def show_lines(
         return
     if verbose:
         show_info(session, info)
+    text = found if isinstance(found, str) else "".join(map(target_line, found))
+    text = text or "\n"
     start = f"{name}: " if session.many and not verbose else ""
-    if not found:
-        session.out(start + "\n")
-    for target in found:
-        session.out(start + target_line(target) + "\n")
+    if start:
+        text = start + text[:-1].replace("\n", f"\n{start}") + "\n"
+    session.out(text)
     if session.many and verbose:
         session.out("\n")
 
@@ -275,8 +291,8 @@ def _target_row(name: str, target: dict[str, Any]) -> tuple[str, ...]:
 
 
 def target_line(target: dict[str, Any]) -> str:
-    """A target as a line of a table; without parameters it ends in a blank."""
-    return f"{target['start']} {target['length']} {target['type']} {target['params']}"
+    """A target as a line of a table; without parameters there is a blank at its end."""
+    return f"{target['start']} {target['length']} {target['type']} {target['params']}\n"
 
 
 def _quoted(text: str) -> str:
@@ -286,27 +302,6 @@ def _quoted(text: str) -> str:
 def _quoted_field(text: str) -> str:
     """White space before a field is skipped by ``create --concise``, unless it is quoted."""
     return ("\\" if text[:1].isspace() else "") + _quoted(text)
-
-
-def hide_keys(targets: list[dict[str, Any]]) -> None:
-    """Put zeros in place of the keys in parameters, as ``table`` does without --showkeys."""
-    for target in targets:
-        if target["type"] == "crypt":
-            cipher, blank, rest = target["params"].partition(" ")
-            key, more, last = rest.partition(" ")
-            if not key.startswith(":"):  # a reference to a key, not a key
-                target["params"] = cipher + blank + "0" * len(key) + more + last
-        elif target["type"] == "integrity":
-            target["params"] = " ".join(map(_without_key, target["params"].split(" ")))
-
-
-def _without_key(word: str) -> str:
-    """``internal_hash:ALG:KEY`` and its like with zeros for KEY."""
-    name, _, rest = word.partition(":")
-    if name not in {"internal_hash", "journal_crypt", "journal_mac"}:
-        return word
-    algorithm, colon, key = rest.partition(":")
-    return f"{name}:{algorithm}{colon}{'0' * len(key)}"
 
 
 def deps(session: Session, operands: list[str]) -> None:

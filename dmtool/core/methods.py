@@ -202,8 +202,9 @@ class Methods:
         inactive: bool = False,
         target: str | None = None,
         noflush: bool = False,
+        text: bool = False,
     ) -> Info:
-        return self._lines("table", device, inactive, target)
+        return self._lines("table", device, inactive, target, text)
 
     @method("status")
     def status(
@@ -213,8 +214,9 @@ class Methods:
         inactive: bool = False,
         target: str | None = None,
         noflush: bool = False,
+        text: bool = False,
     ) -> Info:
-        return self._lines("status", device, inactive, target)
+        return self._lines("status", device, inactive, target, text)
 
     @method("deps")
     def deps(self, *, device: Reference, inactive: bool = False) -> Info:
@@ -300,8 +302,13 @@ class Methods:
         finally:
             entry.device.unwatch(fd)
 
-    def _lines(self, what: str, device: Reference, inactive: bool, target: str | None) -> Info:
+    def _lines(
+        self, what: str, device: Reference, inactive: bool, target: str | None, text: bool
+    ) -> Info:
         entry = self._core.devices.find(device)
+        if text:
+            lines = self._core.tables.text(entry, what, inactive=inactive, type=target)
+            return {"info": told(entry), "text": lines}
         found = self._core.tables.lines(entry, what, inactive=inactive, type=target)
         return {
             "info": told(entry),

@@ -13,6 +13,7 @@ paths are bytes; ``sqlite3 state.db`` shows them as text all the same.
 from __future__ import annotations
 
 import errno
+import logging
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
@@ -21,7 +22,11 @@ from dataclasses import dataclass
 
 from dmtool.errors import CoreError
 
+log = logging.getLogger(__name__)
+
 PART = 1 << 20  # characters of table text a row, about
+LOG_MOST = 64 << 20  # bytes of the write-ahead log that are kept between transactions
+ROOM_MOST = 64 << 20  # bytes of the file that nothing is in, and that are kept
 READ_AHEAD = 256  # sectors, the kernel's default (128 KiB)
 
 _MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -119,6 +124,7 @@ class State:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.execute("PRAGMA foreign_keys = ON")
+            self._db.execute(f"PRAGMA journal_size_limit = {LOG_MOST}")
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
         except sqlite3.Error as error:
             raise self._failed(error) from error
@@ -141,9 +147,21 @@ class State:
             )
 
     def close(self) -> None:
-        """Checkpoint and close; further calls raise CoreError."""
+        """Checkpoint and close; further calls raise CoreError. Where large tables have gone, the
+        room that they took is given back."""
         with self._lock:
-            self._db.close()
+            try:
+                free, pages, size = (
+                    self._db.execute(f"PRAGMA {name}").fetchone()[0]
+                    for name in ("freelist_count", "page_count", "page_size")
+                )
+                # what is left has to be copied: not for less than as much
+                if free * size > ROOM_MOST and free > pages // 2:
+                    self._db.execute("VACUUM")
+            except sqlite3.Error as error:
+                log.warning("%s", self._failed(error))  # it is only larger than it need be
+            finally:
+                self._db.close()
 
     def devices(self) -> list[Definition]:
         """All definitions, by minor."""

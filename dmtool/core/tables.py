@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,14 +28,12 @@ from dmtool.errors import (
 )
 from dmtool.sectors import SECTOR
 from dmtool.table import Table, load
+from dmtool.table.bulk import Row, printed
 from dmtool.table.text import parse
 
 # dm_split_args (dm-table.c): white space separates, a backslash takes the next character as it is
 _ARGUMENT = re.compile(r"(?:\\.|[^\s\\])+|\\\Z", re.DOTALL | re.ASCII)
 _QUOTED = re.compile(r"\\(.)", re.DOTALL)
-
-# begin and length in sectors, target type, what is printed after the type
-Row = tuple[int, int, str, str]
 
 
 class Tables:
@@ -97,7 +95,7 @@ class Tables:
                 return None
             try:
                 stored = self.devices.state.store(
-                    entry.minor, canonical(table), readonly=table.readonly, lower=lower(table)
+                    entry.minor, table.parts(), readonly=table.readonly, lower=lower(table)
                 )
                 if entry.published:
                     self.devices.save(entry, inactive=stored)
@@ -248,12 +246,17 @@ class Tables:
         self, entry: Entry, what: str, *, inactive: bool, type: str | None = None
     ) -> list[Row]:
         """The rows (of targets of that type) that ``table`` or ``status`` prints."""
+        return looked(entry, lambda table: list(_rows(table, what, type)), inactive=inactive) or []
 
-        def rows(table: Table) -> list[Row]:
-            found = table.lines() if what == "table" else _status(table)
-            return [row for row in found if type is None or row[2] == type]
+    def text(self, entry: Entry, what: str, *, inactive: bool, type: str | None = None) -> str:
+        """The same as lines, each with its newline."""
 
-        return looked(entry, rows, inactive=inactive) or []
+        def printed_rows(table: Table) -> str:
+            if what == "table" and type is None:
+                return "".join(table.parts())
+            return "".join(map(printed, _rows(table, what, type)))
+
+        return looked(entry, printed_rows, inactive=inactive) or ""
 
     def message(self, reference: Reference, sector: int, text: str) -> str | None:
         """The target's answer. Raises DeviceError with the words of dm-ioctl.c."""
@@ -345,19 +348,20 @@ def info(entry: Entry) -> dict[str, Any]:
     }
 
 
+def _rows(table: Table, what: str, type: str | None) -> Iterator[Row]:
+    rows = table.lines() if what == "table" else _status(table)
+    return (row for row in rows if type is None or row[2] == type)
+
+
 def _status(table: Table) -> Iterator[Row]:
     if table.bulk is not None:
-        # such types have no status, and a target of theirs is made only when it is looked at
-        yield from ((begin, length, type, "") for begin, length, type, _ in table.lines())
+        # most are of types that have no status, and made only when they are looked at
+        odd = table.bulk.odd
+        for number, (begin, length, type, _) in enumerate(table.lines()):
+            yield begin, length, type, table.status(number) if number in odd else ""
         return
     for number, ti in enumerate(table.targets):
         yield ti.begin, ti.len, ti.type.name, table.status(number)
-
-
-def canonical(table: Table) -> Iterator[str]:
-    """The lines of a table as `table` prints them, each with its newline."""
-    for begin, length, type, params in table.lines():
-        yield f"{begin} {length} {type} {params}\n"
 
 
 def lower(table: Table) -> frozenset[int]:

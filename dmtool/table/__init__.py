@@ -8,7 +8,8 @@ I/O (``mapping.py``).
 
 from __future__ import annotations
 
-from dmtool.table.build import MappedDevices, check, load
+from dmtool.table.build import check, load
+from dmtool.table.opener import MappedDevices
 from dmtool.table.table import Table
 
 __all__ = ["MappedDevices", "Table", "check", "load"]

@@ -7,8 +7,9 @@ import errno
 import logging
 import os
 import threading
+import weakref
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from dmtool.backing import Backing, Bytes
@@ -16,7 +17,7 @@ from dmtool.btree import Index
 from dmtool.errors import DmtoolError
 from dmtool.plan import Mirrored, Pieces, Plan
 from dmtool.sectors import to_bytes, to_sectors
-from dmtool.table.bulk import Bulk
+from dmtool.table.bulk import Bulk, BulkRuns, BulkTargets, Row, Runs, printed
 from dmtool.table.mapping import PythonMap
 from dmtool.table.segments import Run, Segment, Single, compile_plan, uses
 from dmtool.targets.io import Io, Op, Requeue, outcome
@@ -27,19 +28,12 @@ Part = tuple[int, int, bytes | OSError]
 log = logging.getLogger(__name__)
 
 
-def _no_event() -> None:
-    pass
-
-
-def _no_wait() -> None:
-    pass
-
-
 class Table:
     """Targets from sector 0 on, without gaps; built by ``load``.
 
-    ``targets``     in order of their sectors; ``plans`` beside them. Of a table built in ``bulk``
-                    the targets are made as they are asked for, and ``plans`` is empty.
+    ``targets``     in order of their sectors, and the ``plans`` of each, by its number. Of a table
+                    built in ``bulk`` most are made as they are asked for, and ``plans`` has only
+                    those of the others.
     ``sectors``     length of the device; ``size`` the same in bytes.
     ``backings``    the devices opened for it, each once, in order of first use; the table owns
                     them.
@@ -59,17 +53,16 @@ class Table:
         self.readonly = readonly
         self.noflush = False
         self.targets: Sequence[Target[Any]] = []
-        self.plans: list[Plan | None] = []
+        self.plans: list[Plan | None] | dict[int, Plan | None] = []
         self.bulk: Bulk | None = None
         self.backings: list[Backing] = []
         self.block_size = 512
         self.sectors = 0
         self.size = 0
-        self.on_event: Callable[[], None] = _no_event
-        self.drain: Callable[[], None] = _no_wait
-        self._runs: Sequence[Run] = []
-        # of every target, with a plan or without: what it serialises holds across a replan
-        self._maps: list[PythonMap] = []
+        self.on_event: Callable[[], None] = lambda: None
+        self.drain: Callable[[], None] = lambda: None
+        self._runs: Runs = []
+        self._maps: dict[int, PythonMap] = {}  # by the target's number
         self._mapped = False  # whether any target may be asked through its map
         self._begins = array("Q", [0])  # bytes; one more than there are targets
         self._find: Callable[[int], int] = Index([]).find
@@ -79,13 +72,18 @@ class Table:
 
     def index(self) -> None:
         """Lay out runs and index, once ``targets`` and ``plans``, or ``bulk``, are complete."""
+        objects = enumerate(self.targets) if self.bulk is None else self.bulk.odd.items()
+        # whether there is a plan or not: what they serialise holds across a replan
+        self._maps = {number: PythonMap(target) for number, target in objects}
         if self.bulk is None:
-            self._maps = [PythonMap(target) for target in self.targets]
-            self._runs = [self._run(number, plan) for number, plan in enumerate(self.plans)]
+            self._runs = [self._run(number, self.plans[number]) for number in self._maps]
             begins = array("Q", [ti.begin for ti in self.targets])
             begins.append(self.targets[-1].begin + self.targets[-1].len)
         else:
-            self.targets, self._runs, begins = self.bulk.targets, self.bulk.runs, self.bulk.begins
+            self.targets = BulkTargets(self.bulk, weakref.ref(self))
+            self._runs, begins = BulkRuns(self.bulk), self.bulk.begins
+            for number in self._maps:
+                self._runs[number] = self._run(number, self.plans[number])
         self.sectors = begins[-1]
         self.size = to_bytes(self.sectors)
         # a device has less than 2^63 bytes, so its byte offsets fit 64 bits too
@@ -97,12 +95,11 @@ class Table:
 
     def replan(self, target: Target[Any], wait: bool) -> None:
         with self._replan:
-            assert isinstance(self._runs, list)
             i = self._find(target.begin)
             plan = target.type.call("plan", target)
             self.plans[i] = plan
             target.blocks = False  # it was the old plan that was seen to
-            # one store into a list: I/O sees the old run or the new one
+            # I/O sees the old run or the new one
             self._runs[i] = self._run(i, plan)
         if wait:
             self.drain()
@@ -118,11 +115,12 @@ class Table:
     def close(self) -> None:
         """Destroy the targets and close the backings; no I/O may be under way. What fails is
         logged: the table is gone, and so is all that can be closed."""
-        for target in self.having("dtr"):
+        for target in self._objects():
             try:
                 target.type.call("dtr", target)
             except (DmtoolError, OSError) as error:
                 log.warning("dtr of target type %s: %s", target.type.name, error)
+            target.disown()  # an idle process does not look for cycles
         for backing in self.backings:
             try:
                 backing.close()
@@ -132,7 +130,7 @@ class Table:
     # -- looking ------------------------------------------------------------------------------
 
     def target_at(self, sector: int) -> Target[Any] | None:
-        """The target that has this sector of the device, None beyond the end."""
+        """The target that has this sector; None beyond the end."""
         return self.targets[self._find(sector)] if 0 <= sector < self.sectors else None
 
     def number_at(self, sector: int) -> int:
@@ -141,21 +139,32 @@ class Table:
 
     def having(self, hook: str) -> Iterator[Target[Any]]:
         """The targets whose type has ``hook``, in order."""
-        if self.bulk is None:
-            yield from (target for target in self.targets if target.type.has(hook))
+        yield from (target for target in self._objects() if target.type.has(hook))
 
-    def lines(self) -> Iterator[tuple[int, int, str, str]]:
+    def _objects(self) -> Iterable[Target[Any]]:
+        return self.targets if self.bulk is None else self.bulk.odd.values()
+
+    def lines(self) -> Iterator[Row]:
         """(begin, length, type, arguments as `table` prints them) of all targets, in sectors."""
         if self.bulk is not None:
-            yield from self.bulk.lines()
-            return
-        for number, target in enumerate(self.targets):
-            yield target.begin, target.len, target.type.name, self.text(number)
+            return self.bulk.lines(self._line)
+        return map(self._line, range(len(self.targets)))
+
+    def parts(self) -> Iterator[str]:
+        """The same as text, as `table` prints it: some lines at a time, each with its newline."""
+        return map(printed, self.lines()) if self.bulk is None else self.bulk.parts(self._line)
+
+    def _line(self, number: int) -> Row:
+        target = self.targets[number]
+        return target.begin, target.len, target.type.name, self.text(number)
 
     def uses(self, number: int, fn: Callable[[Backing, int, int], None]) -> None:
         """Call fn(device, start, length), in sectors, for all that target ``number`` uses."""
         target = self.targets[number]
-        plan = self.bulk.plan(number) if self.bulk is not None else self.plans[number]
+        if self.bulk is None or number in self.bulk.odd:
+            plan = self.plans[number]
+        else:
+            plan = self.bulk.plan(number)
         if target.type.has("iterate_devices"):
             target.type.call("iterate_devices", target, fn)
         elif plan is not None:
@@ -282,7 +291,7 @@ class Table:
         if self.readonly:
             return
         first: OSError | None = None
-        for mapped in self._maps:
+        for mapped in self._maps.values():
             try:
                 mapped.flush()
             except OSError as error:
@@ -297,8 +306,9 @@ class Table:
 
     def _flush_failed(self, backing: Backing, error: OSError) -> OSError | None:
         """What is to be reported: nothing where every target that uses the backing says so."""
-        left = []
-        for number, mapped in enumerate(self._maps):
+        in_rows = self.bulk is not None and self.bulk.uses(backing)
+        left: list[OSError | None] = [error] * in_rows
+        for number, mapped in self._maps.items():
             used: list[Backing] = []
             self.uses(number, lambda device, _start, _length, used=used: used.append(device))  # type: ignore[misc]
             if any(device is backing for device in used):

@@ -9,7 +9,7 @@ this module's business; nor are gaps, overlaps and sizes.
 
 lark reads some 30,000 lines/s, and tables of a million lines exist. So a line that is plain
 goes through one regular expression instead, and lark is not even imported for a table that
-has no other lines. ``_plain`` may say "not mine" to any line, but what it accepts it must
+has no other lines. ``plain`` may say "not mine" to any line, but what it accepts it must
 read as ``_judged`` does: a test holds the two to that.
 
 All functions may be called from any thread; a Line may be read by any thread.
@@ -18,7 +18,6 @@ All functions may be called from any thread; a Line may be read by any thread.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from functools import cache
 from importlib import resources
 from sys import intern
@@ -200,36 +199,77 @@ def parse(
     if isinstance(text, bytes):
         text = text.decode("utf-8", "surrogateescape")
     entries: list[Line | TableError] = []
-    begin: tuple[int, Where] | None = None
-    errors = 0
-    lines = enumerate(text.split("\n"), 1)
-    for number, raw in lines:
-        entry = _plain(raw, source, number)
+    reader = Reader(source, most_errors)
+    begun = 0
+    for number, raw in enumerate(text.split("\n"), 1):
+        entry: Line | TableError | None = None
+        if not reader.ended:
+            entry = plain(raw, source, number)
+        if entry is None:
+            if reader.begin is None:
+                begun = len(entries)
+            entry = reader.take(raw, number, first=not entries)
         if entry is not None:
             entries.append(entry)
-            continue
-        if _blank(raw):
-            continue
-        judged = _judged(raw, source, number)
-        if isinstance(judged, _Bracket):
-            if judged.word == "end" and begin is not None:
-                return entries + _behind_end(lines, source)
-            problem = _misplaced(judged, first=not entries, begun=begin is not None)
-            if judged.word == "begin" and begin is None:
-                begin = (len(entries), judged.where)
-            if problem is None:
-                continue
-            judged = problem
-        if judged is not None:
-            entries.append(judged)
-        if isinstance(judged, TableError):
-            errors += 1
-            if errors >= most_errors:
-                return entries
-    if begin is not None:
-        index, where = begin
-        entries.insert(index, invalid(where, "begin without end"))
+        if reader.done:
+            return entries
+    if reader.unclosed is not None:
+        entries.insert(begun, reader.unclosed)
     return entries
+
+
+class Reader:
+    """Reads the lines of a table that are not plain, one after the other; ``plain`` reads the
+    others, up to where ``ended`` is set.
+
+    ``begin`` is the place of the bracket that was read, ``done`` set when nothing more is to be
+    read: the text behind ``end``, or too many errors.
+
+    Threads: one.
+    """
+
+    def __init__(self, source: str, most_errors: int = MOST_ERRORS) -> None:
+        self.begin: Where | None = None
+        self.ended = False
+        self.done = False
+        self._source = source
+        self._errors_left = most_errors
+
+    def take(self, raw: str, number: int, *, first: bool) -> Line | TableError | None:
+        """One line; None where it leaves no entry. ``first``: there was no entry before it."""
+        if _blank(raw):
+            return None
+        if self.ended:
+            self.done = True
+            column = len(raw) - len(raw.lstrip(WHITE)) + 1
+            return invalid(Where(self._source, number, column, raw), "text after end")
+        judged = _judged(raw, self._source, number)
+        if isinstance(judged, _Bracket):
+            judged = self._bracket(judged, first)
+        if isinstance(judged, TableError):
+            self._errors_left -= 1
+            self.done = self._errors_left <= 0
+        return judged
+
+    @property
+    def unclosed(self) -> TableError | None:
+        """What is wrong once all lines have been read; its place is that of ``begin``."""
+        if self.begin is None or self.ended:
+            return None
+        return invalid(self.begin, "begin without end")
+
+    def _bracket(self, bracket: _Bracket, first: bool) -> TableError | None:
+        """Take a bracket in, or say why it cannot stand where it does."""
+        begun = self.begin is not None
+        if bracket.word == "end":
+            self.ended = begun
+            return None if begun else invalid(bracket.where, "end without begin")
+        if begun:
+            return invalid(bracket.where, "a second begin")
+        self.begin = bracket.where
+        if not first:
+            return invalid(bracket.where, "begin must come before the table's first line")
+        return None
 
 
 def parse_or_raise(text: str | bytes, source: str) -> list[Line]:
@@ -246,7 +286,7 @@ def parse_or_raise(text: str | bytes, source: str) -> list[Line]:
     return lines
 
 
-def _plain(raw: str, source: str, number: int) -> Line | None:
+def plain(raw: str, source: str, number: int) -> Line | None:
     """The fast lane: a line of plain fields and arguments, or None for every other."""
     fields = _PLAIN.fullmatch(raw)
     if fields is None:
@@ -259,26 +299,6 @@ def _blank(raw: str) -> bool:
     """A line of nothing, white space, or a comment; a NUL ends it."""
     content = raw.lstrip(WHITE)
     return not content or content[0] in "#\0"
-
-
-def _behind_end(lines: Iterator[tuple[int, str]], source: str) -> list[TableError]:
-    """What is wrong with the rest of a table whose ``end`` has been read."""
-    for number, raw in lines:
-        if not _blank(raw):
-            column = len(raw) - len(raw.lstrip(WHITE)) + 1
-            return [invalid(Where(source, number, column, raw), "text after end")]
-    return []
-
-
-def _misplaced(bracket: _Bracket, *, first: bool, begun: bool) -> TableError | None:
-    """Why a bracket cannot stand where it does, or None."""
-    if bracket.word == "end":
-        return invalid(bracket.where, "end without begin")
-    if begun:
-        return invalid(bracket.where, "a second begin")
-    if not first:
-        return invalid(bracket.where, "begin must come before the table's first line")
-    return None
 
 
 @cache

@@ -25,6 +25,20 @@ class Owner(Protocol):
     def replan(self, target: Target[Any], wait: bool) -> None: ...
 
 
+class _Gone:
+    """The owner of a target whose table is closed: nobody wants to hear of it any more."""
+
+    def __init__(self, owner: Owner) -> None:
+        self.readonly = owner.readonly
+        self.noflush = owner.noflush
+
+    def event(self) -> None:
+        pass
+
+    def replan(self, target: Target[Any], wait: bool) -> None:
+        pass
+
+
 class Target(Generic[C]):
     """The kernel's struct dm_target.
 
@@ -78,3 +92,7 @@ class Target(Generic[C]):
         """Ask ``plan`` again and put its answer in place of the old one: no I/O that begins after
         this has returned uses the old one; with ``wait`` none that does is under way either."""
         self._owner.replan(self, wait)
+
+    def disown(self) -> None:
+        """The table is closed, and this target knows it no more: for the table itself."""
+        self._owner = _Gone(self._owner)

@@ -110,6 +110,9 @@ class Words:
                 targets = self.tables.get(device["name"], [])
                 wanted = params.get("target")
                 found = [dict(t) for t in targets if wanted in {None, t["type"]}]
+                if params.get("text"):
+                    line = "{start} {length} {type} {params}\n"
+                    return {"info": device, "text": "".join(line.format(**t) for t in found)}
                 return {"info": device, "targets": found}
             case "deps":
                 return {"info": device, "deps": self.deps.get(device["name"], [])}

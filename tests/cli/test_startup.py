@@ -40,7 +40,7 @@ class Words:
                     live=True, inactive=False, open_count=0, event_nr=0, target_count=1,
                     inactive_target_count=0, inactive_readonly=False, read_ahead=256,
                     deferred_remove=False, error=None)
-        return [info] if method == "list" else dict(info, info=info, targets=[], deps=[])
+        return [info] if method == "list" else dict(info, info=info, targets=[], text="", deps=[])
     def close(self):
         pass
 

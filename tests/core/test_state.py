@@ -135,3 +135,18 @@ def test_a_full_disk_is_told_and_changes_nothing(state: State, path: str) -> Non
     state._db.execute("PRAGMA max_page_count = 1000000")
     state.save(replace(device, suspended=True))
     assert again(state, path) == [replace(device, suspended=True)]
+
+
+def test_the_room_of_large_tables_is_given_back(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ROOM_MOST", 1 << 20)
+    with closing(State(path)) as state:
+        live = state.store(1, ["0 8 zero \n"], readonly=False, lower=frozenset())
+        kept = Definition(minor=1, name="kept", live=live)
+        state.save(kept)
+        large = state.store(2, ["x" * 4096] * 1024, readonly=False, lower=frozenset())
+        state.save(Definition(minor=2, name="large", live=large))
+        state.delete(2)
+    assert Path(path).stat().st_size < 1 << 20
+    with closing(State(path)) as state:
+        assert state.devices() == [kept]
+        assert state.text(live) == "0 8 zero \n"

@@ -25,7 +25,10 @@ A = {"name": "a"}
 def lines(call: Call, what: str = "table", **params: Any) -> list[str]:
     """The targets of a device as the terminal shows them."""
     told = call(what, **{"device": A, **params})["targets"]
-    return ["{start} {length} {type} {params}".format(**target) for target in told]
+    found = ["{start} {length} {type} {params}".format(**target) for target in told]
+    text = call(what, **{"device": A, **params}, text=True)["text"]
+    assert text == "".join(f"{line}\n" for line in found)
+    return found
 
 
 def stat(call: Call) -> str:

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -398,3 +400,29 @@ def test_descriptors_of_a_removed_device_go_with_its_last_opener() -> None:
     for fd in fds:
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(fd)
+
+
+def test_a_table_that_is_gone_leaves_nothing_behind(dm_pattern: Callable[..., str]) -> None:
+    """No cycle keeps it: an idle process does not look for them."""
+    _plugin(
+        "alone",
+        ctr=lambda ti, args: args.rest() and None,
+        plan=lambda ti: Fail(errno.EIO),
+        dtr=lambda ti: ti.event(),
+    )
+    a = dm_pattern("a")
+    device = _device(f"0 8 linear {a} 0\n8 8 alone")
+    assert device.live is not None
+    gone = weakref.ref(device.live)
+    device.live.targets[1].replan(wait=False)
+    target = device.live.targets[1]
+    gc.disable()
+    try:
+        device.destroy()
+        del device
+        assert gone() is None
+    finally:
+        gc.enable()
+    # what runs on in the background may still say so
+    target.event()
+    target.replan()

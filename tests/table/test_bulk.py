@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from dmtool.errors import TableErrors
 from dmtool.plan import Extent
-from dmtool.table import Table, bulk, load
+from dmtool.table import Table, build, bulk, check, columns, load, rows
 from dmtool.testing import make_pattern
+from tests.table.lanes import LANES
 
 SECTORS = 64
 
@@ -50,12 +51,31 @@ def _outcome(text: str, folder: Path) -> tuple[object, bool]:
         table.close()
 
 
+def _checked(text: str, folder: Path) -> object:
+    found = check(text, source="t", cwd=str(folder))
+    return [error.as_dict() for error in found.errors], found.targets, found.sectors
+
+
+def _all(text: str, folder: Path, patch: pytest.MonkeyPatch, lane: str | None) -> object:
+    """What is made of a table in one of the lanes, or (None) in no bulk."""
+    patch.setattr(bulk, "WORTH", 0 if lane else 1 << 60)
+    if lane:
+        scan, judge, lines = LANES[lane]
+        patch.setattr(rows, "scan", scan)
+        patch.setattr(build, "check_rows", judge)
+        patch.setattr(columns, "lines", lines)
+    outcome, in_bulk = _outcome(text, folder)
+    assert in_bulk == (lane is not None and isinstance(outcome, dict))
+    return outcome, _checked(text, folder)
+
+
 def _facts(table: Table) -> dict[str, object]:
     used: list[tuple[str, int, int]] = []
     for number in range(len(table.targets)):
         table.uses(number, lambda device, start, n: used.append((str(device), start, n)))
     return {
         "lines": list(table.lines()),
+        "parts": "".join(table.parts()),
         "targets": [(ti.begin, ti.len, ti.type.name, ti.text) for ti in table.targets],
         "plans": [str(ti.context) for ti in table.targets if isinstance(ti.context, Extent)],
         "status": [table.status(number) for number in range(len(table.targets))],
@@ -80,63 +100,90 @@ _line = st.tuples(
             "error",
             "io_error",
             "linear a {} ",
+            " linear\ta  {}\r",
+            "linear ./b 0{}",
             "striped 1 1 a {}",
+            "zero # comment",
+            "error any {}",
+            "error a b c",
         ]
     ),
     st.integers(0, SECTORS - 9),
 )
-_spoil = st.one_of(
-    st.none(),
-    st.sampled_from(
-        [
-            "0 0 zero",
-            "linear",
-            "7 8 linear nosuch 0",
-            "# x",
-            "",
-            "0 8 linear a x",
-            "5 5 nosuch",
-            "99999999999999999999 1 zero",
-            "0 1 linear a 63",
-            "0 1 linear a 64",
-            "\t0 1 zero",
-            "0 1 zero 5 5",
-        ]
-    ),
+_spoil = st.sampled_from(
+    [
+        "0 0 zero",
+        "linear",
+        "7 8 linear nosuch 0",
+        "# x",
+        "",
+        "begin",
+        "end",
+        "0 8 linear a x",
+        "0 8 linear a\\",
+        "5 5 nosuch",
+        "5 5 nosuch a 1",
+        "99999999999999999999 1 zero",
+        "0 9999999999999999999 zero",
+        "0 1 linear a 63",
+        "0 1 linear a 64",
+        "0 1 linear a 18446744073709551615",
+        "\t0 1 zero",
+        "0 1 zero 5 5",
+        "0 1 a-type-of-17-byte",
+        "\udcff",
+    ]
 )
 
 
 @settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None
 )
 @given(
     lines=st.lists(_line, min_size=1, max_size=12),
-    spoil=_spoil,
-    at=st.integers(0, 12),
+    spoils=st.lists(st.tuples(st.integers(0, 14), _spoil), max_size=3),
     end=st.booleans(),
 )
+@pytest.mark.parametrize("lane", [pytest.param("native", marks=pytest.mark.native), "python"])
 def test_both_ways_agree(
     folder: Path,
     worth: pytest.MonkeyPatch,
+    lane: str,
     lines: list[tuple[int, str, int]],
-    spoil: str | None,
-    at: int,
+    spoils: list[tuple[int, str]],
     end: bool,
 ) -> None:
     begin, rows = 0, []
     for length, rest, start in lines:
         rows.append(f"{begin} {length} {rest.format(start)}")
         begin += length
-    if spoil is not None:
+    for at, spoil in spoils:
         rows.insert(at, spoil)
     text = "\n".join(rows) + "\n" * end
+    assert _all(text, folder, worth, lane) == _all(text, folder, worth, None)
+
+
+@pytest.mark.parametrize(
+    "line", ["{0} 1 linear a 70", "{0} 0 zero", "{0} 1 nosuch", "{1} 1 zero", "x", "{0} 1 linear a"]
+)
+@pytest.mark.parametrize("lane", [pytest.param("native", marks=pytest.mark.native), "python"])
+def test_no_more_than_so_many_errors_are_reported(
+    folder: Path, worth: pytest.MonkeyPatch, lane: str, line: str
+) -> None:
+    text = "\n".join(line.format(n, 2 * n + 1) for n in range(300))
+    found = _all(text, folder, worth, lane)
+    assert found == _all(text, folder, worth, None)
+    assert len(check(text, cwd=str(folder)).errors) == 100
+
+
+def test_surrogates_that_stand_for_no_byte_are_no_bytes(
+    folder: Path, worth: pytest.MonkeyPatch
+) -> None:
+    text = "0 1 error \ud800"
     worth.setattr(bulk, "WORTH", 0)
-    fast, in_bulk = _outcome(text, folder)
-    worth.setattr(bulk, "WORTH", 1 << 60)
-    slow, _ = _outcome(text, folder)
-    assert fast == slow
-    if spoil is None and "striped" not in text:
-        assert in_bulk
+    facts, in_bulk = _outcome(text, folder)
+    assert isinstance(facts, dict)
+    assert not in_bulk
 
 
 def test_a_large_table_is_built_in_bulk_and_finds_its_bytes(folder: Path) -> None:

@@ -14,62 +14,7 @@ from hypothesis import strategies as st
 from dmtool.errors import TableError, Where
 from dmtool.table import text as module
 from dmtool.table.text import Line, escape, parse
-
-# Lines made of what lines are made of, and of what is nearly that.
-SPACE = st.text(" \t", min_size=1, max_size=3)
-ODD_SPACE = st.sampled_from(
-    [" ", "\t", "\v", "\f", "\r", "\x1c", "\x85", "\xa0", "\u2003", "", "  "]
-)
-NUMBER = st.integers(0, 2**64 + 1).map(str)
-ODD_NUMBER = st.sampled_from(
-    ["٣", "²", "9" * 19, "9" * 20, "0" * 30 + "8", *"-0 +5 -5 007 0x10 8: 1, 5x 1.5 + -".split()]
-)
-TYPE = st.sampled_from(
-    ["a" * 15, "a" * 16, "é" * 8, *"zero linear io_error thin-pool z\\ero zero#x # begin".split()]
-)
-WORD = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=8)
-ODD_WORD = st.text(st.sampled_from("a0/\\#\0 é\udcff\x85\x1f\r\v"), max_size=6)
-PLAIN_LINE = st.tuples(
-    NUMBER,
-    SPACE,
-    NUMBER,
-    SPACE,
-    TYPE,
-    st.lists(st.tuples(SPACE, WORD).map("".join), max_size=4).map("".join),
-).map("".join)
-PIECES = st.lists(
-    st.one_of(
-        SPACE,
-        ODD_SPACE,
-        NUMBER,
-        ODD_NUMBER,
-        TYPE,
-        WORD,
-        ODD_WORD,
-        st.sampled_from(["begin", "end", "\ufeff", "# c", ";"]),
-    ),
-    max_size=9,
-).map("".join)
-ODD_LINE = st.tuples(
-    ODD_SPACE,
-    NUMBER | ODD_NUMBER,
-    ODD_SPACE,
-    NUMBER | ODD_NUMBER,
-    ODD_SPACE,
-    TYPE | ODD_WORD,
-    st.lists(st.tuples(ODD_SPACE, WORD | ODD_WORD).map("".join), max_size=4).map("".join),
-    ODD_SPACE,
-).map("".join)
-ANY_LINE = st.one_of(
-    PLAIN_LINE,
-    ODD_LINE,
-    PIECES,
-    st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"])),
-)
-
-
-def said(entry: Line | TableError) -> object:
-    return entry if isinstance(entry, Line) else entry.as_dict()
+from tests.table.texts import ANY_LINE, PIECES, said, untimed
 
 
 def places(line: Line) -> tuple[Any, ...]:
@@ -77,13 +22,14 @@ def places(line: Line) -> tuple[Any, ...]:
     return (*columns, line.words, line.args, line.where, line.hint)
 
 
+@untimed
 @given(ANY_LINE)
 @example("0 8 zero")
 @example("\t0 8 linear /dev/a 0 \r")
 @example("0 8 zero\v\fa")
 @example("1 1 zero a\x85b")
 def test_both_lanes_agree_on_every_line(raw: str) -> None:
-    plain = module._plain(raw, "f", 7)
+    plain = module.plain(raw, "f", 7)
     judged = module._judged(raw, "f", 7)
     if plain is not None:
         assert isinstance(judged, Line)
@@ -93,6 +39,7 @@ def test_both_lanes_agree_on_every_line(raw: str) -> None:
     assert module._blank(raw) == (judged is None)
 
 
+@untimed
 @given(ANY_LINE)
 def test_errors_and_words_are_placed_within_their_line(raw: str) -> None:
     for entry in parse(raw, "f"):
@@ -109,6 +56,7 @@ def test_errors_and_words_are_placed_within_their_line(raw: str) -> None:
                 assert raw[column] == (word.text[0] if raw[column] != "\\" else "\\")
 
 
+@untimed
 @given(st.binary() | st.text(st.characters()) | PIECES)
 @example("0 8 \ud800")
 def test_nothing_crashes_the_parser(text: bytes | str) -> None:
@@ -117,6 +65,7 @@ def test_nothing_crashes_the_parser(text: bytes | str) -> None:
     assert numbers == sorted(numbers)
 
 
+@untimed
 @given(st.lists(ANY_LINE, max_size=5))
 def test_lines_are_read_alike_alone_and_together(raws: list[str]) -> None:
     entries: list[Line | TableError] = []
@@ -148,6 +97,7 @@ def dmsetup(raw: bytes) -> list[Any] | str | None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's sscanf is dmsetup's")
+@untimed
 @given(ANY_LINE.filter(lambda raw: "\\" not in raw))
 @example("0-0zero")
 @example("0+5+5")
@@ -181,6 +131,7 @@ NAME = st.text(
 )
 
 
+@untimed
 @given(
     st.integers(0, 2**64 - 1),
     st.integers(0, 2**64 - 1),
