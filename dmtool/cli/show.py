@@ -158,7 +158,7 @@ def _table_of(session: Session, device: Device) -> dict[str, Any]:
     from dmtool.cli.keys import hide_keys, without_keys
 
     switches = session.switches
-    if session.json or "concise" in switches:
+    if session.json or session.format is not None or "concise" in switches:
         answer = targets_of(session, device, "table")
         if "showkeys" not in switches:
             hide_keys(answer["targets"])
@@ -175,7 +175,7 @@ def status(session: Session, operands: list[str]) -> None:
 
 
 def _status_of(session: Session, device: Device) -> dict[str, Any]:
-    if session.json:
+    if session.json or session.format is not None:
         return targets_of(session, device, "status")
     answer = targets_of(session, device, "status", text=True)
     return {**answer, "targets": answer["text"]}
@@ -251,7 +251,7 @@ def show_lines(session: Session, name: str, info: dict[str, Any], found: Targets
     verbose = "verbose" in session.switches
     if not found and "target" in session.switches:
         return
-    if session.format is not None:
+    if not isinstance(found, str) and session.format is not None:
         from dmtool.cli.format import TARGETS
 
         session.add_rows(TARGETS, *(_target_row(name, target) for target in found))

@@ -10,6 +10,7 @@ Threads: any; the table may be in use.
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -73,7 +74,7 @@ class Outline:
 
 def outline(table: Table, parts: int, most: int) -> Outline:
     """The outline in so many ``parts``, with at ``most`` so many stretches."""
-    columns = _Bulk(table.bulk) if table.bulk is not None else _Targets(table)
+    columns = _Bulk(table, table.bulk) if table.bulk is not None else _Targets(table)
     kinds, numbers, begins = columns.kinds, columns.numbers, columns.begins
     for kind, targets in Counter(numbers).items():
         kinds[kind].targets = targets
@@ -119,36 +120,6 @@ def _shares(starts: Sequence[int], kinds: Sequence[int], parts: int) -> list[dic
     return shares
 
 
-class _Bulk:
-    """The columns of a table that is kept as such."""
-
-    def __init__(self, bulk: Bulk) -> None:
-        self._starts = bulk.starts
-        self.begins: Sequence[int] = bulk.begins
-        self.kinds: list[Kind] = []
-        known: dict[tuple[str, Backing | None], int] = {}
-        places = []
-        for type, device in bulk.palette:
-            key = (type.name, device)
-            if key not in known:
-                known[key] = len(self.kinds)
-                constant = type.bulk if isinstance(type.bulk, Zero | Fail) else None
-                devices = () if device is None else (device,)
-                self.kinds.append(Kind(type.name, _ends(constant, devices), devices))
-            places.append(known[key])
-        self.numbers: Sequence[int] = bulk.kinds
-        if places != list(range(len(places))):  # one file by two names
-            self.numbers = array("I", map(places.__getitem__, bulk.kinds))
-
-    def at(self, first: int, last: int) -> list[int | None]:
-        if not self.kinds[self.numbers[first]].devices:
-            return []
-        starts, begins = self._starts, self.begins
-        ahead = starts[first] - begins[first]
-        straight = all(starts[i] - begins[i] == ahead for i in range(first, last))
-        return [starts[first] if straight else None]
-
-
 @dataclass(slots=True)
 class _Place:
     """Where on one device targets are: from ``first`` to before ``end``, in sectors."""
@@ -178,30 +149,18 @@ class _Used:
             place.go_on(start, length)
 
 
-class _Targets:
-    """The columns of a table whose targets are objects."""
+class _Columns:
+    """The kinds of a table's targets, and the kind of each by its number in ``kinds``."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
-        self.begins: Sequence[int] = [*(ti.begin for ti in table.targets), table.sectors]
+        self.begins: Sequence[int] = []
         self.kinds: list[Kind] = []
-        self.numbers = array("I")
-        known: dict[tuple[str, Ends, tuple[int, ...]], int] = {}
-        for number, target in enumerate(table.targets):
-            used = self._used(number)
-            ends = _ends(table.plans[number], used.devices)
-            key = (target.type.name, ends, tuple(used.places))
-            if key not in known:
-                known[key] = len(self.kinds)
-                self.kinds.append(Kind(target.type.name, ends, tuple(used.devices)))
-            self.numbers.append(known[key])
-
-    def _used(self, number: int) -> _Used:
-        used = _Used()
-        self._table.uses(number, used)
-        return used
+        self.numbers: Sequence[int] = []
+        self._known: dict[tuple[str, Ends, tuple[int, ...]], int] = {}
 
     def at(self, first: int, last: int) -> list[int | None]:
+        """Where targets of one kind that are side by side begin on each of its devices."""
         places = self._used(first).places
         for number in range(first + 1, last):
             for device, place in self._used(number).places.items():
@@ -209,6 +168,66 @@ class _Targets:
                 known.straight &= place.straight
                 known.go_on(place.first, place.end - place.first)
         return [place.first if place.straight else None for place in places.values()]
+
+    def _used(self, number: int) -> _Used:
+        used = _Used()
+        self._table.uses(number, used)
+        return used
+
+    def _number(self, type: str, plan: Plan | None, devices: Sequence[Backing]) -> int:
+        ends = _ends(plan, devices)
+        key = (type, ends, tuple(map(id, devices)))
+        if key not in self._known:
+            self._known[key] = len(self.kinds)
+            self.kinds.append(Kind(type, ends, tuple(devices)))
+        return self._known[key]
+
+    def _number_of(self, number: int) -> int:
+        target = self._table.targets[number]
+        plan = self._table.plans[number]
+        return self._number(target.type.name, plan, self._used(number).devices)
+
+
+class _Bulk(_Columns):
+    """Those of a table that is kept as columns."""
+
+    def __init__(self, table: Table, bulk: Bulk) -> None:
+        super().__init__(table)
+        self._starts = bulk.starts
+        self.begins = bulk.begins
+        self._odd = list(bulk.odd)
+        places = []
+        for kind in bulk.palette:
+            if kind is None:  # no target has it
+                places.append(0)
+                continue
+            type, device = kind
+            constant = type.bulk if isinstance(type.bulk, Zero | Fail) else None
+            devices = () if device is None else (device,)
+            places.append(self._number(type.name, constant, devices))
+        places += map(self._number_of, self._odd)
+        self.numbers = bulk.kinds
+        if places != list(range(len(places))):  # one file by two names, and the like
+            self.numbers = array("I", map(places.__getitem__, bulk.kinds))
+
+    def at(self, first: int, last: int) -> list[int | None]:
+        if bisect_left(self._odd, first) != bisect_left(self._odd, last):
+            return super().at(first, last)
+        if not self.kinds[self.numbers[first]].devices:
+            return []
+        starts, begins = self._starts, self.begins
+        ahead = starts[first] - begins[first]
+        straight = all(starts[i] - begins[i] == ahead for i in range(first, last))
+        return [starts[first] if straight else None]
+
+
+class _Targets(_Columns):
+    """Those of a table whose targets are objects."""
+
+    def __init__(self, table: Table) -> None:
+        super().__init__(table)
+        self.begins = [*(ti.begin for ti in table.targets), table.sectors]
+        self.numbers = array("I", map(self._number_of, range(len(table.targets))))
 
 
 def _ends(plan: Plan | None, devices: Sequence[Backing]) -> Ends:

@@ -34,6 +34,14 @@ def intact(backing: Backing) -> bool:
     return backing.fd is None or os.lseek(backing.fd, 0, os.SEEK_END) >= backing.size
 
 
+class Views(dict[Backing, memoryview | None]):
+    """The mappings that may be sent from, of backings that are looked at once each."""
+
+    def __missing__(self, backing: Backing) -> memoryview | None:
+        view = self[backing] = backing.view if intact(backing) else None
+        return view
+
+
 def _fetch(backing: Backing, at: int, length: int) -> None:
     """Have the disk begin to read; does not wait for it."""
     assert backing.fd is not None
@@ -75,10 +83,13 @@ class Residency:
         self._reads += reads
         if self._reads >= _LOOK_EVERY:
             self._reads = 0
-            waits = self._count()
-            if waits != self._waits:
-                self._waits = waits
-                self.cold = _BLIND if self._blind else _COLD
+            if self._count() != self._waits:
+                self.was_cold()
+
+    def was_cold(self) -> None:
+        """A read while warm had to wait."""
+        self._waits = self._count()
+        self.cold = _BLIND if self._blind else _COLD
 
     def _hit(self, hit: bool) -> bool:
         if hit or self._blind:
