@@ -96,6 +96,11 @@ def test_types_and_actions(offered: Offered) -> None:
     assert offered("mangle", "--manglename", "") == ["none", "hex", "auto"]
 
 
+def test_formats(offered: Offered) -> None:
+    assert offered("info", "--format", "gith") == ["github"]
+    assert "grid" in offered("ls", "--format", "")
+
+
 def test_statistics(offered: Offered) -> None:
     assert offered("stats", "up") == ["update_filemap"]
     assert offered("up", prog="dmstats") == ["update_filemap"]

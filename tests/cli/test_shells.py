@@ -84,6 +84,7 @@ TYPED = [
     ("dmtool sus\talpha && dmtool info -c --noheadings -o susp\t alpha", r"\nSuspended\n"),
     ("dmtool info -c --noheadings --sort=-nam\t -o name", r"\nvg:x\n"),
     ("dmtool info -c --noheadings -o nam\t,maj\t alpha", r"\nalpha:1000\n"),
+    ("~/bin/dmtool table alp\t", r"\n0 8 error \n"),
     ("dmtool check some.t\t; echo $?", r"\n0\n"),
     ("dmtool ls --exec ech\t", r"\n(nbd\+unix://|\S*/mapper)/alpha"),
     ("dmtool ls --target err\t", r"\nalpha\t?\s*\(1000, 0\)"),

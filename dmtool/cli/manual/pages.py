@@ -116,6 +116,7 @@ def _dmtool(sources: Sources) -> str:
             body += [*roff.section("options"), *option_entries()]
             body += _chapter(sources.document("reports.md"))
             body += [*roff.section("columns"), *column_entries(statistics=False)]
+            body += _chapter(sources.document("pictures.md"))
             body += [*roff.section("target types"), *_types(sources)]
             body += _chapter(sources.document("dmsetup-names.md"))
     types = _pages_of_types(sources)
