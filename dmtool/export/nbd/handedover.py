@@ -157,6 +157,7 @@ class HandedOver:
         """Do requests one after the other and send their replies; the device was entered."""
         out = self._out
         reply: c.Reply = []
+        left: list[c.Request] = []
         count = size = done = 0
         begun = time.monotonic()
         try:
@@ -169,13 +170,13 @@ class HandedOver:
                 size += _cost(request)
                 done += 1
         except Requeue:
-            pass
+            left = requests[done:]
         finally:
             self._passage.device.end()
         if count:
             out.post(reply, (count, size))
-        if done < len(requests):
-            self._later(workers, requests[done:])
+        if left:
+            self._later(workers, left)
 
     def _later(self, workers: Workers, requests: list[c.Request]) -> None:
         """Do requests again when the device lets I/O in.
