@@ -176,6 +176,36 @@ def test_json(device: Home, call_as: Callable[..., Done]) -> None:
     assert reported[0]["interval_ns"] == 1000 * MS
 
 
+def test_formats(device: Home, dmstats: Dmstats) -> None:
+    dmstats("create", "--areas", "2", "a")
+    done = dmstats("list", "-v", "-o", "obj_type,area_start", "--format", "tsv")
+    assert [line.split() for line in done.out.splitlines()] == [
+        ["ObjType", "ArStart"],
+        ["area", "0"],
+        ["area", "16.00k"],
+        ["region", "0"],
+    ]
+    assert dmstats("report", "--format", "nosuch").err.startswith("Unknown format: nosuch.\n")
+
+
+def test_print_for_json(device: Home, dmstats: Dmstats) -> None:
+    dmstats("create", "--areas", "2", "--bounds", "5ms", "a")
+    dmstats("create", "--programid", "other", "a")
+    count(device.device("a"), (True, 0, 1024, 1, 7 * MS))
+    for _ in range(2):  # it does not clear
+        told = json.loads(dmstats("print", "--allregions", "a", "--json").out)["statistics"]
+        assert [(item["program_id"], item["area_id"]) for item in told] == [
+            ("dmstats", 0),
+            ("dmstats", 1),
+            ("other", 0),
+        ]
+        assert [item["counters"]["write_sector_count"] for item in told] == [2, 0, 2]
+        assert [item["histogram"] for item in told] == [[0, 1], [0, 0], []]
+    dmstats("print", "--allregions", "--clear", "a", "--json")
+    told = json.loads(dmstats("print", "--allregions", "a", "--json").out)["statistics"]
+    assert not any(item["counters"]["write_count"] for item in told)
+
+
 @pytest.mark.parametrize(
     ("text", "numbers"),
     [("", []), ("3", [3]), ("0-2,5", [0, 1, 2, 5]), ("0,2,4-5", [0, 2, 4, 5]), ("7-7", [7])],
