@@ -61,13 +61,31 @@ def test_holes_are_written(served: Any, monkeypatch: pytest.MonkeyPatch) -> None
     served.image("a.img", 2 * MIB)
     served.table("0 4096 linear a.img 0")
     (backing,) = served.device.live.backings
-    assert largewrite._mapping(backing, 0, MIB) is None
+    assert not largewrite._mapped([(backing, 0, MIB)])
     data = os.urandom(MIB)
     wire = served.wire()
     assert wire.ask(p.CMD_WRITE, 0, data=data).error == 0
-    assert largewrite._mapping(backing, 0, MIB) is backing.view
-    assert largewrite._mapping(backing, 0, MIB + 1) is None
+    assert list(map(len, largewrite._mapped([(backing, 0, MIB)]))) == [MIB]
+    assert not largewrite._mapped([(backing, 0, MIB + 1)])
     assert wire.ask(p.CMD_READ, 0, 2 * MIB).data == data + bytes(MIB)
+
+
+def test_stripes(served: Any, structured: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for memory in (False, True):
+        monkeypatch.setattr(largewrite, "in_memory", lambda backing, memory=memory: memory)
+        for name, seed in (("a.img", 1), ("b.img", 2), ("c.img", 3)):
+            served.image(name, 3 * MIB, seed=seed)
+        served.table("0 9216 striped 3 8 a.img 8 b.img 0 c.img 16\n9216 1024 linear a.img 3088")
+        model = bytearray(served.device.read(0, 5 * MIB))
+        wire = served.wire(structured=structured)
+        for offset, length in ((0, MIB), (4095, MIB + 2), (5 * MIB - 900_000, 900_000)):
+            data = os.urandom(length)
+            wire.sock.sendall(wire.header(p.CMD_WRITE, offset, length))
+            wire.wait_until_received()
+            wire.sock.sendall(data)
+            assert wire.reply()[1].error == 0
+            model[offset : offset + length] = data
+            assert served.device.read(0, 5 * MIB) == model
 
 
 def test_file_that_is_truncated_in_the_middle(memory: Any, structured: bool) -> None:

@@ -114,10 +114,10 @@ class Connection:
             inc.skip(length)
             self._send(refused)
             return
-        where = None if request.flags else passage.place(offset, length)
+        segments = None if request.flags else passage.segments(offset, length, write=True)
         done = 0
-        if where is not None and where[0].fd is not None:
-            done = write_arriving(inc, passage, *where, offset, length)
+        if segments and all(backing.fd is not None for backing, _, _ in segments):
+            done = write_arriving(inc, passage, segments, offset)
         if done == length:
             passage.count_one(request)
             passage.leave()
@@ -289,7 +289,10 @@ class Connection:
         """False: it must wait until there is room among the workers, or the gate is open."""
         offset, length = request.offset, request.length
         if request.command == p.CMD_READ and length and not table.blocks(offset, length):
-            segments = self._passage.segments(offset, length)
+            where = self._passage.extent(offset, length)
+            segments = (
+                self._passage.segments(offset, length) if where is None else [(*where, length)]
+            )
             if segments is not None:
                 return self._read(batch, request, segments)
         if not c.may_wait(table, request):

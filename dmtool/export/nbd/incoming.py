@@ -9,7 +9,8 @@ import select
 import socket
 from typing import ClassVar
 
-from dmtool.export.nbd.outgoing import Fds, GateCloses, Gone, Outgoing
+from dmtool.backing import Bytes
+from dmtool.export.nbd.outgoing import IOV_MOST, Fds, GateCloses, Gone, Outgoing
 
 BUFFER = 256 << 10  # bytes; small enough to stay in a core's cache until it is used
 BLOCK = 4096
@@ -123,12 +124,15 @@ class Incoming:
             self.receive(busy=True)
         self.pos += length
 
-    def receive_into(self, data: memoryview, closed_fds: Fds) -> int:
+    def receive_into(self, data: list[Bytes], closed_fds: Fds) -> int:
         """Receive into ``data`` inside the gate, past the buffer, which is empty; how much came,
         0 if ``data`` is memory that cannot be written to. Raises GateCloses."""
         while True:
             try:
-                got = self._sock.recv_into(data, 0, socket.MSG_DONTWAIT)
+                if len(data) == 1:
+                    got = self._sock.recv_into(data[0], 0, socket.MSG_DONTWAIT)
+                else:
+                    got = self._sock.recvmsg_into(data[:IOV_MOST], 0, socket.MSG_DONTWAIT)[0]
             except BlockingIOError:
                 if self._poll(select.POLLIN, closed_fds):
                     raise GateCloses from None

@@ -7,59 +7,87 @@ import os
 from contextlib import suppress
 from weakref import WeakKeyDictionary
 
-from dmtool.backing import Backing
+from dmtool.backing import Backing, Bytes
 from dmtool.export.nbd.incoming import Incoming
-from dmtool.export.nbd.outgoing import GateCloses
+from dmtool.export.nbd.outgoing import GateCloses, rest
 from dmtool.export.nbd.passage import Passage
+from dmtool.table.segments import Segment
 
 _IN_MEMORY: WeakKeyDictionary[Backing, bool] = WeakKeyDictionary()
 
 
-def write_arriving(
-    inc: Incoming, passage: Passage, backing: Backing, at: int, offset: int, length: int
-) -> int:
-    """Write ``length`` bytes of payload, from ``pos`` on and as they come, to ``at`` of a file;
-    they are the device's from ``offset`` on. The bytes that were written: less than all if a gate
-    closes before all have come, or if a write fails. Raises Gone, and OSError of the socket.
+def write_arriving(inc: Incoming, passage: Passage, segments: list[Segment], offset: int) -> int:
+    """Write a payload, from ``pos`` on and as it comes, to ``segments`` of files; it is the
+    device's from ``offset`` on. The bytes that were written: less than all if a gate closes before
+    all have come, or if a write fails. Raises Gone, and OSError of the socket.
     """
-    view = _mapping(backing, at, length)
-    inc.sip = view is not None  # for the next one of the same kind
+    length = sum(size for _, _, size in segments)
+    mapped = _mapped(segments)
+    inc.sip = bool(mapped)  # for the next one of the same kind
     done = 0
     with suppress(GateCloses):
         while done < length:
-            piece = inc.piece(offset + done, length - done, whole=view is None)
+            piece = inc.piece(offset + done, length - done, whole=not mapped)
             if piece:
-                try:
-                    backing.pwrite(piece, at + done)
-                except OSError:
+                if not _write(segments, done, piece):
                     inc.pos -= len(piece)
                     break
                 done += len(piece)
-            elif view is None:
+            elif not mapped:
                 inc.receive_inside(passage.closed_fds)
             else:
-                got = inc.receive_into(view[at + done : at + length], passage.closed_fds)
+                got = inc.receive_into(rest(mapped, done), passage.closed_fds)
                 if not got:
                     break
                 done += got
     return done
 
 
-def _mapping(backing: Backing, at: int, length: int) -> memoryview | None:
-    """A mapping that the payload may be received into: one copy instead of two.
+def _write(segments: list[Segment], skip: int, data: memoryview) -> bool:
+    """Write ``data`` behind the first ``skip`` bytes of the segments; False on any error."""
+    for backing, at, size in segments:
+        if skip >= size:
+            skip -= size
+            continue
+        part = data[: size - skip]
+        try:
+            backing.pwrite(part, at + skip)
+        except OSError:
+            return False
+        data = data[len(part) :]
+        if not data:
+            break
+        skip = 0
+    return True
+
+
+def _mapped(segments: list[Segment]) -> list[Bytes]:
+    """Mappings that a payload may be received into: one copy instead of two. Empty if not.
 
     Not on a disk, where a page that is not cached would be read first, and where a client that
     dies in the middle would leave half a sector; and not of holes, which writing fills faster.
     """
-    if backing.fd is None or backing.readonly or not in_memory(backing):
-        return None
+    found: list[Bytes] = []
+    last: Backing | None = None
+    for backing, at, size in segments:
+        if backing is not last and (backing.readonly or not in_memory(backing)):
+            return []
+        last = backing
+        view = backing.view
+        if view is None:
+            return []
+        found.append(view[at : at + size])
+    # holes cost time only: a few places will do
+    (first, at, _), (last, end, size) = segments[0], segments[-1]
+    return found if _is_data(first, at) and _is_data(last, end + size - 1) else []
+
+
+def _is_data(backing: Backing, at: int) -> bool:
+    assert backing.fd is not None
     try:
-        for place in (at, at + length - 1):
-            if os.lseek(backing.fd, place, os.SEEK_DATA) != place:
-                return None
+        return os.lseek(backing.fd, at, os.SEEK_DATA) == at
     except OSError:
-        return None  # a hole up to the end of the file
-    return backing.view
+        return False  # a hole up to the end of the file
 
 
 def in_memory(backing: Backing) -> bool:

@@ -112,9 +112,9 @@ class Passage:
         """Descriptors of which one is readable when somebody waits for this thread to leave."""
         return [self.device.closed_fd, *(device.closed_fd for device in self._below)]
 
-    def segments(self, offset: int, length: int) -> list[Segment] | None:
-        """As Table.segments, for reading, without mapped devices; None where one of them cannot
-        be entered now."""
+    def segments(self, offset: int, length: int, *, write: bool = False) -> list[Segment] | None:
+        """As Table.segments, without mapped devices; None where one of them cannot be entered
+        now, or not for writing."""
         assert self.table is not None
         found = self.table.segments(offset, length)
         while self.stacked and any(backing.kind == "dm" for backing, _, _ in found):
@@ -125,6 +125,8 @@ class Passage:
                     continue
                 table = self._enter_below(backing)
                 if table is None or at + size > table.size:
+                    return None
+                if write and (table.readonly or backing.readonly):
                     return None
                 lower += table.segments(at, size)
             found = lower
