@@ -43,7 +43,7 @@ bench: $(VENV)/installed
 	@$(VENV)/bin/python -m benchmarks $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info dmtool/_btree*.so dmtool/_stats*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info dmtool/_btree*.so dmtool/_stats*.so dmtool/_nbd*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:

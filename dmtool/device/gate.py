@@ -6,6 +6,10 @@ when the client that wants it closed has gone. Who has something else to wait fo
 (a socket) polls the two descriptors: ``closed_fd`` is readable while the gate is closed,
 ``open_fd`` while it is open or gone.
 
+A *visitor* enters and leaves without asking: it has a number from ``turn_if_open``, says that it is
+``inside``, looks whether ``turn`` is still that number, and goes out at once if not. When it has
+gone out and the number is another, it calls ``left``.
+
 Threads: every method from any thread; nobody may call ``close`` or ``drain`` from inside.
 """
 
@@ -15,10 +19,24 @@ import errno
 import os
 import select
 import threading
+from array import array
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
 from dmtool.targets import waiting
+
+
+class Visitor(Protocol):
+    """Who enters and leaves by a flag of its own."""
+
+    @property
+    def inside(self) -> bool:
+        """Whether it is inside, or is about to find out that it must not be. What was written
+        before, by whoever asks, is seen by a visitor that is not."""
+
+    def left(self) -> None:
+        """It is not inside any more."""
 
 
 def _never() -> bool:
@@ -26,12 +44,15 @@ def _never() -> bool:
 
 
 class Gate:
-    """Open at first."""
+    """Open at first. ``turn``: one unsigned number, which rises when the gate is closed or opened,
+    and when all visitors are to come and look (``recall``)."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._inside = 0
+        self.turn = array("Q", [0])
+        self._visitors: list[Visitor] = []
         self._closed = 0  # how many want it closed: a suspend, and a drain beside it
         self._gone = False
         self._closed_fd = -1
@@ -74,10 +95,47 @@ class Gate:
         """Go out; once for each time that enter or try_enter answered True."""
         with self._lock:
             self._inside -= 1
-            if not self._inside and self._closed:
-                self._changed.notify_all()
-                for fd in self._empty_fds:
-                    os.eventfd_write(fd, 1)
+            self._tell_if_empty()
+
+    def visit(self, visitor: Visitor) -> None:
+        """There is a visitor, until ``forget``."""
+        with self._lock:
+            self._visitors.append(visitor)
+
+    def forget(self, visitor: Visitor) -> None:
+        with self._lock:
+            self._visitors.remove(visitor)
+            self._tell_if_empty()
+
+    def turn_if_open(self) -> int | None:
+        """The number for a visitor; None while the gate is closed or gone."""
+        with self._lock:
+            return None if self._closed or self._gone else self.turn[0]
+
+    def recall(self) -> None:
+        """Have all visitors look what has changed, the next time that they would enter."""
+        with self._lock:
+            self.turn[0] += 1
+
+    def left(self) -> None:
+        """A visitor has gone out, perhaps as the last."""
+        with self._lock:
+            self._tell_if_empty()
+
+    def admit(self, visitor: Visitor) -> None:
+        """Let a visitor that is inside go on as one that has entered: to ``leave``."""
+        with self._lock:
+            self._inside += 1
+            visitor.left()
+
+    def _empty(self) -> bool:
+        return not self._inside and not any(visitor.inside for visitor in self._visitors)
+
+    def _tell_if_empty(self) -> None:
+        if self._closed and self._empty():
+            self._changed.notify_all()
+            for fd in self._empty_fds:
+                os.eventfd_write(fd, 1)
 
     def close(self, client_fd: int = -1) -> bool:
         """Let nobody in any more; True when nobody is inside. Each such close wants an open.
@@ -87,9 +145,10 @@ class Gate:
         """
         with self._lock:
             self._closed += 1
+            self.turn[0] += 1
             self._signal()
             if client_fd < 0:
-                while self._inside:
+                while not self._empty():
                     self._changed.wait()
                 return True
         if self._emptied(client_fd):
@@ -102,7 +161,7 @@ class Gate:
         fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         try:
             with self._lock:
-                if not self._inside:
+                if self._empty():
                     return True
                 self._empty_fds.add(fd)
             poll = select.poll()
@@ -119,6 +178,7 @@ class Gate:
         """Take one close back; who waits goes in when the last one is."""
         with self._lock:
             self._closed -= 1
+            self.turn[0] += 1
             self._signal()
             if not self._closed:
                 self._changed.notify_all()

@@ -59,6 +59,7 @@ class MappedDevice(Events):
         self.open_count = 0
         self.on_idle: Callable[[MappedDevice], None] | None = None
         self._gate = Gate()
+        self.stats.on_meter = self._gate.recall
         self._control = threading.RLock()
         self._counts = threading.Lock()
         self._retired = False
@@ -87,7 +88,7 @@ class MappedDevice(Events):
             self._check()
             old, self.inactive = self.inactive, table
             table.on_event = self.raise_event
-            table.drain = self._gate.drain
+            table.drain, table.on_replan = self._gate.drain, self._gate.recall
         _destroy(old)
 
     def clear(self) -> None:
@@ -302,6 +303,11 @@ class MappedDevice(Events):
         self._gate.leave()
 
     @property
+    def gate(self) -> Gate:
+        """For visitors; all others use ``begin`` and ``end``."""
+        return self._gate
+
+    @property
     def closed_fd(self) -> int:
         """Readable while no I/O may enter: poll it beside what you wait for while inside."""
         return self._gate.closed_fd
@@ -384,4 +390,4 @@ def _destroy(table: Table | None) -> None:
     waits for the garbage collection to close descriptors has them open for long."""
     if table is not None:
         table.close()
-        table.on_event = table.drain = _nothing
+        table.on_event = table.drain = table.on_replan = _nothing

@@ -47,6 +47,10 @@ USAGE = {
 T = TypeVar("T")
 
 
+def _nothing() -> None:
+    pass
+
+
 class _Invalid(Exception):
     """What the kernel answers with EINVAL."""
 
@@ -96,13 +100,15 @@ class Region:
 
 class Stats:
     """The statistics of one device. ``meter`` is what its I/O is to be counted with, None while
-    there are no regions; who begins a request with one ends it with the same one.
+    there are no regions; who begins a request with one ends it with the same one. ``on_meter`` is
+    called when it is another.
 
     Threads: any.
     """
 
     def __init__(self) -> None:
         self.meter: Meter | None = None
+        self.on_meter: Callable[[], None] = _nothing
         self._regions: dict[int, Region] = {}  # by id, ascending
         self._turn = threading.Lock()
 
@@ -234,6 +240,7 @@ class Stats:
     def _changed(self) -> None:
         areas = [region.areas for region in self._regions.values()]
         self.meter = Meter(areas) if areas else None
+        self.on_meter()
 
 
 def _number(word: str, most: int = U64) -> int:

@@ -27,11 +27,7 @@ Part = tuple[int, int, bytes | OSError]
 log = logging.getLogger(__name__)
 
 
-def _no_event() -> None:
-    pass
-
-
-def _no_wait() -> None:
+def _nothing() -> None:
     pass
 
 
@@ -46,7 +42,9 @@ class Table:
     ``block_size``  bytes, the largest logical block size below.
     ``noflush``     the suspend under way is one without flush.
     ``on_event``    called when a target raises an event; ``drain``: waits until all I/O that
-                    is under way is done. The mapped device that takes the table sets both.
+                    is under way is done; ``on_replan``: called when a plan has changed. The mapped
+                    device that takes the table sets them.
+    ``on_close``    called before the backings are closed. ``version`` rises with each replan.
 
     All offsets and lengths of I/O are bytes and lie within ``size``. Reads and writes do all
     the parts that can be done; then the first part's OSError is raised, a Requeue before all
@@ -65,8 +63,11 @@ class Table:
         self.block_size = 512
         self.sectors = 0
         self.size = 0
-        self.on_event: Callable[[], None] = _no_event
-        self.drain: Callable[[], None] = _no_wait
+        self.on_event: Callable[[], None] = _nothing
+        self.drain: Callable[[], None] = _nothing
+        self.on_replan: Callable[[], None] = _nothing
+        self.on_close: list[Callable[[], None]] = []
+        self.version = 0
         self._runs: Sequence[Run] = []
         # of every target, with a plan or without: what it serialises holds across a replan
         self._maps: list[PythonMap] = []
@@ -104,6 +105,8 @@ class Table:
             target.blocks = False  # it was the old plan that was seen to
             # one store into a list: I/O sees the old run or the new one
             self._runs[i] = self._run(i, plan)
+            self.version += 1
+            self.on_replan()
         if wait:
             self.drain()
 
@@ -118,6 +121,8 @@ class Table:
     def close(self) -> None:
         """Destroy the targets and close the backings; no I/O may be under way. What fails is
         logged: the table is gone, and so is all that can be closed."""
+        for close in self.on_close:
+            close()
         for target in self.having("dtr"):
             try:
                 target.type.call("dtr", target)
@@ -130,6 +135,10 @@ class Table:
                 log.warning("close of %s: %s", backing, error)
 
     # -- looking ------------------------------------------------------------------------------
+
+    def layout(self) -> tuple[array[int], Sequence[Run]]:
+        """The byte at which each target begins, and that behind the last; the run of each."""
+        return self._begins, self._runs
 
     def target_at(self, sector: int) -> Target[Any] | None:
         """The target that has this sector of the device, None beyond the end."""

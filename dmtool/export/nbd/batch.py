@@ -7,7 +7,7 @@ from dmtool.backing import Bytes
 from dmtool.export.nbd import commands as c
 from dmtool.export.nbd import protocol as p
 from dmtool.export.nbd.largeread import LargeRead
-from dmtool.export.nbd.outgoing import Gone, rest
+from dmtool.export.nbd.outgoing import GateCloses, Gone, Outgoing, rest
 from dmtool.export.nbd.passage import Passage
 
 
@@ -41,6 +41,25 @@ class Batch:
         self.iov += reply if len(reply) == 2 else (b"".join(reply), b"")
         self.offsets.append(-1)
         self.total += sum(map(len, reply))
+
+    def finish(self, session: c.Session, passage: Passage, out: Outgoing, sent: int = 0) -> None:
+        """Send all but the first ``sent`` bytes, however long the client takes, and leave the
+        gate: early if it is to close. Raises Gone, and OSError of the socket."""
+        large, closed_fds = self.large, passage.closed_fds
+        with out:
+            left = rest(self.iov, sent)
+            own: list[Bytes] = []
+            try:
+                while left:
+                    sent += out.send(left, closed_fds)
+                    left = rest(self.iov, sent)
+            except (GateCloses, OSError):
+                own = self.own(session, passage, sent)
+            if large is not None and (own or not large.intact() or not large.send(out, closed_fds)):
+                own += large.own(passage)
+            passage.leave()
+            while own:
+                own = rest(own, out.send(own))
 
     def own(self, session: c.Session, passage: Passage, sent: int) -> list[Bytes]:
         """All but the first ``sent`` bytes, in private memory. Raises Gone where a reply that

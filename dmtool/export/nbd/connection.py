@@ -17,17 +17,18 @@ import socket
 from collections.abc import Callable
 from struct import Struct
 
-from dmtool.backing import Bytes
+from dmtool.backing import Backing, Bytes
 from dmtool.backing.null import ZEROS
 from dmtool.device import MappedDevice
 from dmtool.export.nbd import commands as c
+from dmtool.export.nbd import lane
 from dmtool.export.nbd import protocol as p
 from dmtool.export.nbd.batch import Batch
 from dmtool.export.nbd.handedover import HandedOver, unable
 from dmtool.export.nbd.incoming import WHOLE, Incoming
 from dmtool.export.nbd.largeread import LARGE, LargeRead
 from dmtool.export.nbd.largewrite import write_arriving
-from dmtool.export.nbd.outgoing import IOV_MOST, GateCloses, Gone, Outgoing, rest
+from dmtool.export.nbd.outgoing import IOV_MOST, Gone, Outgoing, rest
 from dmtool.export.nbd.passage import Passage
 from dmtool.export.nbd.residency import Residency, intact
 from dmtool.export.nbd.workers import Workers
@@ -74,6 +75,9 @@ class Connection:
         self._handed = HandedOver(self._passage, session, self._in, self._out)
         self._room: Step = self._handed.wait_for_room
         self._residency = Residency()
+        self._lane: lane.Lane | None = None
+        if lane.NATIVE is not None:
+            self._lane = lane.Lane(sock, self._in, session, self._passage)
         self._dead: OSError | None = None  # why no I/O can enter the device at all
         self._over = False
 
@@ -90,14 +94,32 @@ class Connection:
                 self._sock.shutdown(socket.SHUT_RDWR)
         finally:
             self._passage.leave()
+            if self._lane is not None:
+                self._lane.close()
             self._handed.finish()
             self._out.close()
 
     # -- steps: what is waited for, outside the gate ---------------------------------------------
 
     def _more(self) -> None:
-        """For more requests."""
-        self._in.receive(busy=self._handed.count > 0)
+        """For more requests; those that are plain may be done, too."""
+        way = self._lane
+        if way is None or not way.ready or self._handed.count:
+            self._in.receive(busy=self._handed.count > 0)
+        else:
+            self._plain(way)
+
+    def _plain(self, way: lane.Lane) -> None:
+        why, first, done = way.run()
+        if why == lane.WAITED:
+            self._residency.was_cold()
+        elif why == lane.ANSWERING:
+            way.batch(self._passage, first).finish(self._session, self._passage, self._out, done)
+        elif why == lane.READING:
+            batch = way.large_read(self._passage, first, done)
+            batch.finish(self._session, self._passage, self._out)
+        elif why == lane.WRITING:
+            self._arriving(way.request(self._passage, first), done)
 
     def _payload(self) -> None:
         """For the payload of a write; a large one is written as it arrives."""
@@ -114,10 +136,16 @@ class Connection:
             inc.skip(length)
             self._send(refused)
             return
+        self._arriving(request, 0)
+
+    def _arriving(self, request: c.Request, done: int) -> None:
+        """The payload of a large write, of which so many bytes are where they belong; from inside
+        the gate."""
+        inc, passage = self._in, self._passage
+        cookie, offset, length = request.cookie, request.offset, request.length
         segments = None if request.flags else passage.segments(offset, length, write=True)
-        done = 0
         if segments and all(backing.fd is not None for backing, _, _ in segments):
-            done = write_arriving(inc, passage, segments, offset)
+            done = write_arriving(inc, passage, segments, offset, done)
         if done == length:
             passage.count_one(request)
             passage.leave()
@@ -178,6 +206,8 @@ class Connection:
         if self._handed.count:
             self._handed.settle()
         table = self._enter()
+        if self._lane is not None:
+            self._lane.prepare(self._passage, warm=not self._residency.cold)
         batch = Batch(self._in.pos)
         step = self._collect(table, batch)
         # before the answers, so that who has one finds the request counted
@@ -207,6 +237,7 @@ class Connection:
             readable = -1 if self._residency.cold else table.size
             writable = -1 if table.readonly or self._session.readonly else table.size
         last = mapped = None
+        views: dict[Backing, memoryview | None] = {}  # of those that were looked at, once each
         total = 0
         step: Step | None = None
         while end - pos >= _HEADER and total < _BATCH_BYTES:
@@ -218,7 +249,9 @@ class Connection:
                         backing, at = where
                         if backing is not last:
                             last = backing
-                            mapped = backing.view if intact(backing) else None
+                            if backing not in views:
+                                views[backing] = backing.view if intact(backing) else None
+                            mapped = views[backing]
                         if mapped is not None:
                             if chunk:
                                 iov.append(pack(magic, done, kind, cookie, length + 8, offset))
@@ -356,27 +389,9 @@ class Connection:
         if batch.large is None and sent == total:
             self._passage.leave()
         else:
-            self._answer_slowly(batch, sent)
+            batch.finish(self._session, self._passage, self._out, sent)
         if not self._residency.cold:
             self._residency.was_warm(len(batch.offsets))
-
-    def _answer_slowly(self, batch: Batch, sent: int) -> None:
-        out, large, passage = self._out, batch.large, self._passage
-        closed_fds = passage.closed_fds
-        with out:
-            left = rest(batch.iov, sent)
-            own: list[Bytes] = []
-            try:
-                while left:
-                    sent += out.send(left, closed_fds)
-                    left = rest(batch.iov, sent)
-            except (GateCloses, OSError):
-                own = batch.own(self._session, passage, sent)
-            if large is not None and (own or not large.intact() or not large.send(out, closed_fds)):
-                own += large.own(passage)
-            self._passage.leave()
-            while own:
-                own = rest(own, out.send(own))
 
     def _send(self, reply: bytes | bytearray) -> None:
         """Send a reply of private memory, outside the gate."""

@@ -41,11 +41,11 @@ class LargeRead:
     Threads: one.
     """
 
-    def __init__(self, session: c.Session, request: c.Request) -> None:
+    def __init__(self, session: c.Session, request: c.Request, sent: int = 0) -> None:
         self._session = session
         self._request = request
         self._parts: list[Bytes | _Data] = []
-        self._sent = 0  # of the stream
+        self._sent = sent  # of the stream
 
     @classmethod
     def plan(
@@ -55,12 +55,24 @@ class LargeRead:
         if any(b.fd is None and b.view is None and b is not ZEROS for b, _, _ in segments):
             return None
         reply = cls(session, request)
-        if session.structured:
-            reply._chunks(segments, holes=not request.flags & p.CMD_FLAG_DF)
-        else:
-            reply._parts.append(c.done(request.cookie))
-            reply._data(request.offset, segments)
+        reply._lay_out(segments, holes=not request.flags & p.CMD_FLAG_DF)
         return reply
+
+    @classmethod
+    def begun(
+        cls, session: c.Session, request: c.Request, segments: list[Segment], sent: int
+    ) -> LargeRead:
+        """A reply of data alone, of which so many bytes have been sent."""
+        reply = cls(session, request, sent)
+        reply._lay_out(segments, holes=False)
+        return reply
+
+    def _lay_out(self, segments: list[Segment], *, holes: bool) -> None:
+        if self._session.structured:
+            self._chunks(segments, holes=holes)
+        else:
+            self._parts.append(c.done(self._request.cookie))
+            self._data(self._request.offset, segments)
 
     def _chunks(self, segments: list[Segment], *, holes: bool) -> None:
         """Runs of data as one chunk each, holes as others, and an end that can still tell of an
@@ -111,16 +123,21 @@ class LargeRead:
 
     def _send(self, out: Outgoing, closed_fds: Fds) -> None:
         memory: list[Bytes] = []
+        skip = self._sent
         for part in self._parts:
+            length = part.length if isinstance(part, _Data) else len(part)
+            if skip >= length:
+                skip -= length
+                continue
+            done, skip = skip, 0
             if not isinstance(part, _Data):
-                memory.append(part)
-            elif part.length < LARGE and (view := part.backing.view) is not None:
-                memory.append(view[part.at : part.at + part.length])
+                memory.append(memoryview(part)[done:])
+            elif length < LARGE and (view := part.backing.view) is not None:
+                memory.append(view[part.at + done : part.at + length])
             else:
                 assert part.backing.fd is not None
                 self._memory(out, memory, closed_fds)
                 memory = []
-                done = 0
                 while done < part.length:
                     sent = out.send_file(
                         part.backing.fd, part.at + done, part.length - done, closed_fds

@@ -16,15 +16,17 @@ from dmtool.table.segments import Segment
 _IN_MEMORY: WeakKeyDictionary[Backing, bool] = WeakKeyDictionary()
 
 
-def write_arriving(inc: Incoming, passage: Passage, segments: list[Segment], offset: int) -> int:
+def write_arriving(
+    inc: Incoming, passage: Passage, segments: list[Segment], offset: int, done: int = 0
+) -> int:
     """Write a payload, from ``pos`` on and as it comes, to ``segments`` of files; it is the
-    device's from ``offset`` on. The bytes that were written: less than all if a gate closes before
-    all have come, or if a write fails. Raises Gone, and OSError of the socket.
+    device's from ``offset`` on, and its first ``done`` bytes are there. The bytes that were
+    written: less than all if a gate closes before all have come, or if a write fails. Raises Gone,
+    and OSError of the socket.
     """
     length = sum(size for _, _, size in segments)
     mapped = _mapped(segments)
     inc.sip = bool(mapped)  # for the next one of the same kind
-    done = 0
     with suppress(GateCloses):
         while done < length:
             piece = inc.piece(offset + done, length - done, whole=not mapped)

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from dmtool.backing import Backing, Bytes
 from dmtool.device import MappedBacking, MappedDevice
+from dmtool.device.gate import Visitor
 from dmtool.device.meter import Meter
 from dmtool.export.nbd import commands as c
 from dmtool.export.nbd import protocol as p
@@ -76,6 +77,12 @@ class Passage:
         self.stacked = any(backing.kind == "dm" for backing in table.backings)
         self.extent = self._bottom if self.stacked else table.read_extent
         self.place = self._writable_bottom if self.stacked else table.extent
+
+    def admit(self, visitor: Visitor) -> None:
+        """Be inside in the place of a visitor, which was prepared for what was found out here."""
+        self.device.gate.admit(visitor)
+        self.table = self._known
+        self.meter = None
 
     def leave(self) -> None:
         """Leave all gates; more than once does no harm."""

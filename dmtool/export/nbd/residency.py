@@ -75,10 +75,13 @@ class Residency:
         self._reads += reads
         if self._reads >= _LOOK_EVERY:
             self._reads = 0
-            waits = self._count()
-            if waits != self._waits:
-                self._waits = waits
-                self.cold = _BLIND if self._blind else _COLD
+            if self._count() != self._waits:
+                self.was_cold()
+
+    def was_cold(self) -> None:
+        """A read while warm had to wait."""
+        self._waits = self._count()
+        self.cold = _BLIND if self._blind else _COLD
 
     def _hit(self, hit: bool) -> bool:
         if hit or self._blind:

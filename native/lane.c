@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The loop of a lane, and small requests: a batch of them is answered with one call. */
+#define _GNU_SOURCE /* RUSAGE_THREAD */
+#include "lane.h"
+
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LOOK_EVERY 32 /* reads; whether one of them had to wait for a disk */
+#define MISSES 4      /* spins for nothing in a row; then only one in 64 waits begins with one */
+#define AGAIN_MASK 63
+
+/* What a batch has come to: the end of what was received, of what it takes, or of what is known. */
+enum next { MORE, FULL, UNKNOWN };
+
+static _Atomic(struct lane *) latest; /* who, of all lanes, was last to receive */
+
+/* ---- receiving ----------------------------------------------------------------------------- */
+
+static uint64_t now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+static bool may_spin(struct lane *self)
+{
+    /* where several connections are busy, a core that spins is one that does no work */
+    bool alone = atomic_exchange_explicit(&latest, self, memory_order_relaxed) == self;
+
+    self->receives++;
+    return alone && self->spin && (self->misses < MISSES || !(self->receives & AGAIN_MASK));
+}
+
+bool lane_spins(const struct lane *self, uint64_t *until)
+{
+    if (!*until)
+        *until = now() + self->spin;
+    else
+        return now() < *until;
+    return self->spin;
+}
+
+bool lane_wait(struct lane *self, short events)
+{
+    struct pollfd fds[] = {{.fd = self->sock, .events = events},
+                           {.fd = self->closed_fd, .events = POLLIN}};
+
+    while (poll(fds, 2, -1) < 0 && errno == EINTR)
+        ;
+    return !fds[1].revents;
+}
+
+/* Look for more until it is there or the time is over: recv's answer. */
+static ssize_t spin(struct lane *self, unsigned char *to, size_t room)
+{
+    uint64_t until = 0;
+    ssize_t got;
+
+    do
+        got = recv(self->sock, to, room, MSG_DONTWAIT);
+    while (got < 0 && errno == EAGAIN && lane_spins(self, &until));
+    self->misses = got >= 0 ? 0 : self->misses + 1;
+    return got;
+}
+
+/* Wait for more. False: the client is gone. */
+static bool receive(struct lane *self)
+{
+    size_t have = self->end - self->pos, room;
+    ssize_t got = -1;
+
+    if (!have || self->size - self->end <= WHOLE) {
+        memmove(self->buffer, self->buffer + self->pos, have);
+        self->pos = 0;
+        self->end = have;
+    }
+    room = self->size - self->end;
+    if (room > self->most)
+        room = self->most;
+    self->most = SIZE_MAX;
+    errno = EAGAIN;
+    if (may_spin(self))
+        got = spin(self, self->buffer + self->end, room);
+    while (got < 0 && (errno == EAGAIN || errno == EINTR))
+        got = recv(self->sock, self->buffer + self->end, room, 0);
+    if (got <= 0)
+        return false;
+    self->end += (size_t)got;
+    return true;
+}
+
+/* ---- a batch ------------------------------------------------------------------------------- */
+
+bool lane_intact(struct lane *self, uint32_t number)
+{
+    const struct backing *backing = &self->plain->backings[number];
+
+    if (self->seen[number] == self->batches)
+        return true;
+    if (lseek(backing->fd, 0, SEEK_END) < (off_t)backing->size)
+        return false;
+    self->seen[number] = self->batches;
+    return true;
+}
+
+static bool add_read(struct lane *self, const unsigned char *request, uint64_t length,
+                     const struct place *place)
+{
+    const struct backing *backing = &self->plain->backings[place->backing];
+    unsigned char *head = self->heads + (size_t)(self->count / 2) * CHUNK;
+    struct iovec *iov = &self->iov[self->count];
+
+    if (!backing->view.buf || !lane_intact(self, place->backing))
+        return false;
+    iov[0] = (struct iovec){head, put_head(self, head, request, true)};
+    iov[1] = (struct iovec){(char *)backing->view.buf + place->at, length};
+    self->count += 2;
+    self->reads++;
+    self->pos += HEADER;
+    return true;
+}
+
+static bool do_write(struct lane *self, const unsigned char *request, uint64_t length,
+                     const struct place *place)
+{
+    int fd = self->plain->backings[place->backing].fd;
+    size_t acks = self->iov[0].iov_len;
+
+    if (!place->writable ||
+        pwrite(fd, request + HEADER, length, (off_t)place->at) != (ssize_t)length)
+        return false;
+    put_ack(self->acks + acks, request + 8);
+    self->iov[0].iov_len = acks + ACK;
+    self->pos += HEADER + length;
+    return true;
+}
+
+/*
+ * Do the requests that are in the buffer, as many as a batch takes; `total` is the bytes of their
+ * replies. A large one is done alone: `large` is what it came to.
+ */
+static enum next collect(struct lane *self, size_t *total, enum reason *large)
+{
+    unsigned requests = 0;
+
+    self->iov[0] = (struct iovec){self->acks, 0};
+    self->count = 1;
+    self->first = self->pos;
+    self->batches++;
+    for (*total = 0; self->end - self->pos >= HEADER; requests++) {
+        const unsigned char *request = self->buffer + self->pos;
+        uint64_t word = get64(request), offset = get64(request + 16), length = get32(request + 24);
+        uint64_t bound = word == READ ? self->readable : word == WRITE ? self->writable : 0;
+        size_t left = self->end - self->pos - HEADER;
+        struct place place;
+
+        if (requests == REQUESTS_MOST || *total >= BATCH_BYTES)
+            return FULL;
+        if (!length || length > bound || offset > bound - length)
+            return UNKNOWN;
+        if (word == WRITE && left < length && length <= WHOLE)
+            return MORE;
+        if (word == READ ? length >= LARGE : left < length) {
+            if (requests)
+                return FULL;
+            *large = word == READ ? lane_large_read(self) : lane_large_write(self);
+            if (*large == OTHER)
+                return UNKNOWN;
+            return self->end - self->pos >= HEADER ? FULL : MORE;
+        }
+        if (!plain_find(self->plain, offset, length, &place))
+            return UNKNOWN;
+        if (word == READ ? !add_read(self, request, length, &place)
+                         : !do_write(self, request, length, &place))
+            return UNKNOWN;
+        *total += word == READ ? self->iov[self->count - 2].iov_len + length : ACK;
+    }
+    return MORE;
+}
+
+/* Send a batch's replies; GO_ON: all of them. */
+static enum reason answer(struct lane *self, size_t total)
+{
+    struct msghdr message = {.msg_iov = self->iov, .msg_iovlen = self->count};
+
+    step(&message, 0); /* without acks the first is empty */
+    for (self->done = 0; self->done < total;) {
+        ssize_t sent = sendmsg(self->sock, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+        if (sent > 0) {
+            self->done += (size_t)sent;
+            step(&message, (size_t)sent);
+        } else if (client_has_gone(errno)) {
+            return GONE;
+        } else if (errno != EAGAIN || !lane_wait(self, POLLOUT)) {
+            return ANSWERING;
+        }
+    }
+    return GO_ON;
+}
+
+/* ---- the loop ------------------------------------------------------------------------------ */
+
+long lane_waits(void)
+{
+    struct rusage usage;
+
+    getrusage(RUSAGE_THREAD, &usage);
+    return usage.ru_majflt + usage.ru_inblock;
+}
+
+static bool has_waited(struct lane *self)
+{
+    long before = self->waits;
+
+    if (self->reads < LOOK_EVERY)
+        return false;
+    self->reads = 0;
+    self->waits = lane_waits();
+    return self->waits != before;
+}
+
+static bool enter(struct lane *self)
+{
+    atomic_store(&self->inside, 1);
+    return atomic_load(self->turn) == self->prepared_for;
+}
+
+/* False: the gate's number is another by now. */
+static bool leave(struct lane *self)
+{
+    atomic_store(&self->inside, 0);
+    return atomic_load(self->turn) == self->prepared_for;
+}
+
+enum reason lane_run(struct lane *self)
+{
+    enum next next = MORE;
+
+    for (;;) {
+        enum reason reason = GO_ON;
+        size_t total;
+
+        if (next == MORE && !receive(self))
+            return GONE;
+        if (!enter(self)) {
+            leave(self);
+            return CLOSED;
+        }
+        next = collect(self, &total, &reason);
+        if (total)
+            reason = answer(self, total);
+        if (reason == ANSWERING || reason == READING || reason == WRITING)
+            return reason; /* inside: what is left lies in mappings */
+        if (!leave(self))
+            return reason == GONE ? GONE : CLOSED;
+        if (reason == GONE || next == UNKNOWN)
+            return reason == GONE ? GONE : OTHER;
+        if (has_waited(self))
+            return WAITED;
+    }
+}
