@@ -88,7 +88,7 @@ class MappedDevice(Events):
             self._check()
             old, self.inactive = self.inactive, table
             table.on_event = self.raise_event
-            table.drain, table.on_replan = self._gate.drain, self._gate.recall
+            table.drain, table.watch.on_replan = self._gate.drain, self._gate.recall
         _destroy(old)
 
     def clear(self) -> None:
@@ -390,4 +390,4 @@ def _destroy(table: Table | None) -> None:
     waits for the garbage collection to close descriptors has them open for long."""
     if table is not None:
         table.close()
-        table.on_event = table.drain = table.on_replan = _nothing
+        table.on_event = table.drain = _nothing

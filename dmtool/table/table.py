@@ -19,6 +19,7 @@ from dmtool.sectors import to_bytes, to_sectors
 from dmtool.table.bulk import Bulk
 from dmtool.table.mapping import PythonMap
 from dmtool.table.segments import Run, Segment, Single, compile_plan, uses
+from dmtool.table.watch import Watch
 from dmtool.targets.io import Io, Op, Requeue, outcome
 from dmtool.targets.target import Target
 
@@ -42,9 +43,7 @@ class Table:
     ``block_size``  bytes, the largest logical block size below.
     ``noflush``     the suspend under way is one without flush.
     ``on_event``    called when a target raises an event; ``drain``: waits until all I/O that
-                    is under way is done; ``on_replan``: called when a plan has changed. The mapped
-                    device that takes the table sets them.
-    ``on_close``    called before the backings are closed. ``version`` rises with each replan.
+                    is under way is done. The mapped device that takes the table sets both.
 
     All offsets and lengths of I/O are bytes and lie within ``size``. Reads and writes do all
     the parts that can be done; then the first part's OSError is raised, a Requeue before all
@@ -65,9 +64,7 @@ class Table:
         self.size = 0
         self.on_event: Callable[[], None] = _nothing
         self.drain: Callable[[], None] = _nothing
-        self.on_replan: Callable[[], None] = _nothing
-        self.on_close: list[Callable[[], None]] = []
-        self.version = 0
+        self.watch = Watch()
         self._runs: Sequence[Run] = []
         # of every target, with a plan or without: what it serialises holds across a replan
         self._maps: list[PythonMap] = []
@@ -105,8 +102,7 @@ class Table:
             target.blocks = False  # it was the old plan that was seen to
             # one store into a list: I/O sees the old run or the new one
             self._runs[i] = self._run(i, plan)
-            self.version += 1
-            self.on_replan()
+            self.watch.replanned()
         if wait:
             self.drain()
 
@@ -121,8 +117,7 @@ class Table:
     def close(self) -> None:
         """Destroy the targets and close the backings; no I/O may be under way. What fails is
         logged: the table is gone, and so is all that can be closed."""
-        for close in self.on_close:
-            close()
+        self.watch.closed()
         for target in self.having("dtr"):
             try:
                 target.type.call("dtr", target)

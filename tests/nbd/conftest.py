@@ -22,11 +22,31 @@ import pytest
 from dmtool.backing import Backing, Bytes
 from dmtool.client.nbd import Nbd, connect
 from dmtool.device import MappedBacking, MappedDevice
-from dmtool.export.nbd import NbdServer
+from dmtool.export.nbd import NbdServer, lane, residency
 from dmtool.export.nbd import protocol as p
 from dmtool.table import load
 
 SECONDS = 20  # for whatever must happen
+
+
+@pytest.fixture(
+    autouse=True, params=["python", pytest.param("native", marks=pytest.mark.native)]
+)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each test twice: plain requests done in Python, and in C (from the first one on that is
+    cached)."""
+    if request.param == "python":
+        monkeypatch.setattr(lane, "NATIVE", None)
+    else:
+        monkeypatch.setattr(residency, "_COLD", 1)
+    return str(request.param)
+
+
+# for a test of what Python does, or that patches it
+in_python = pytest.mark.parametrize("way", ["python"], indirect=True)
+in_c = pytest.mark.parametrize(
+    "way", [pytest.param("native", marks=pytest.mark.native)], indirect=True
+)
 
 
 @dataclass

@@ -41,7 +41,11 @@ def test_reads_and_writes_of_any_length(served: Any, structured: bool) -> None:
         assert nbd.pread(MIB, MIB) == bytes(MIB)
         nbd.trim(MIB, 2 * MIB)
         if structured:
-            assert nbd.block_status(4 * MIB, 0)[-2:] == [(MIB, HOLE | ZERO), (MIB, 0)]
+            # allocated zeros may be told as a hole as long as nobody has read them
+            (hole, flags), data_part = nbd.block_status(4 * MIB, 0)[-2:]
+            assert hole >= MIB
+            assert flags == HOLE | ZERO
+            assert data_part == (MIB, 0)
             assert nbd.block_status(MIB, 2 * MIB, one=True) == [(MIB, HOLE | ZERO)]
 
 

@@ -14,6 +14,7 @@ from dmtool.backing.image import ImageFile
 from dmtool.export.nbd import protocol as p
 from dmtool.export.nbd.largeread import LARGE
 from dmtool.export.nbd.residency import Residency, intact
+from tests.nbd.conftest import in_python
 
 MIB = 1 << 20
 
@@ -49,7 +50,7 @@ def test_file_truncated_between_look_and_send(
     disk: Any, structured: bool, length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The mapping answers EFAULT: good replies before it stay good, and no reply is wrong."""
-    monkeypatch.setattr("dmtool.export.nbd.connection.intact", lambda backing: True)
+    monkeypatch.setattr("dmtool.export.nbd.residency.intact", lambda backing: True)
     wire = disk.wire(structured=structured)
     wire.warm_up()
     cut(disk, 2 * MIB)
@@ -89,6 +90,7 @@ def test_file_truncated_between_look_and_sendfile(
     assert wire.ask(p.CMD_READ, 0, length // 4).data == disk.data[: length // 4]
 
 
+@in_python
 def test_writes_that_fail(disk: Any, structured: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     wire = disk.wire(structured=structured)
     real = os.pwrite
@@ -132,6 +134,7 @@ def test_cold_reads_are_right(disk: Any, structured: bool, length: int) -> None:
             assert reply.data == disk.data[offset : offset + length]
 
 
+@in_python
 class TestResidency:
     @pytest.fixture
     def backing(self, disk: Any) -> Any:

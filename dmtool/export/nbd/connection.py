@@ -17,7 +17,7 @@ import socket
 from collections.abc import Callable
 from struct import Struct
 
-from dmtool.backing import Backing, Bytes
+from dmtool.backing import Bytes
 from dmtool.backing.null import ZEROS
 from dmtool.device import MappedDevice
 from dmtool.export.nbd import commands as c
@@ -30,7 +30,7 @@ from dmtool.export.nbd.largeread import LARGE, LargeRead
 from dmtool.export.nbd.largewrite import write_arriving
 from dmtool.export.nbd.outgoing import IOV_MOST, Gone, Outgoing, rest
 from dmtool.export.nbd.passage import Passage
-from dmtool.export.nbd.residency import Residency, intact
+from dmtool.export.nbd.residency import Residency, Views
 from dmtool.export.nbd.workers import Workers
 from dmtool.table import Table
 from dmtool.table.segments import Segment
@@ -236,8 +236,7 @@ class Connection:
             extent, place = self._passage.extent, self._passage.place
             readable = -1 if self._residency.cold else table.size
             writable = -1 if table.readonly or self._session.readonly else table.size
-        last = mapped = None
-        views: dict[Backing, memoryview | None] = {}  # of those that were looked at, once each
+        views = Views()
         total = 0
         step: Step | None = None
         while end - pos >= _HEADER and total < _BATCH_BYTES:
@@ -247,11 +246,7 @@ class Connection:
                     where = extent(offset, length)
                     if where is not None:
                         backing, at = where
-                        if backing is not last:
-                            last = backing
-                            if backing not in views:
-                                views[backing] = backing.view if intact(backing) else None
-                            mapped = views[backing]
+                        mapped = views[backing]
                         if mapped is not None:
                             if chunk:
                                 iov.append(pack(magic, done, kind, cookie, length + 8, offset))

@@ -22,11 +22,11 @@ from weakref import WeakKeyDictionary
 from dmtool.backing import Backing
 from dmtool.backing.descriptor import Descriptor
 from dmtool.export.nbd import commands as c
+from dmtool.export.nbd import largewrite
 from dmtool.export.nbd import protocol as p
 from dmtool.export.nbd.batch import Batch
 from dmtool.export.nbd.incoming import Incoming
 from dmtool.export.nbd.largeread import LargeRead
-from dmtool.export.nbd.largewrite import in_memory
 from dmtool.export.nbd.outgoing import Gone
 from dmtool.export.nbd.passage import Passage
 from dmtool.export.nbd.spin import SPIN
@@ -142,7 +142,7 @@ class Lane:
 
 def plain_of(table: Table) -> _nbd.Plain | None:
     """Where the bytes of a table are, as a lane knows it; None if nothing is to be gained."""
-    version = table.version
+    version = table.watch.version
     known = _plains.get(table)
     if known is None or known[0] != version:
         known = _plains[table] = version, _lay_out(table)
@@ -163,10 +163,12 @@ def _lay_out(table: Table) -> _nbd.Plain | None:
             legs.extend((numbers.setdefault(backing, len(numbers)), start))
     if not legs:
         return None
-    backings = tuple((b.fd, b.size, b.view, in_memory(b)) for b in numbers if b.fd is not None)
+    backings = tuple(
+        (b.fd, b.size, b.view, largewrite.in_memory(b)) for b in numbers if b.fd is not None
+    )
     plain = NATIVE.Plain(lines, legs, backings)
     # with the table its mappings must go, whoever still has it in hand
-    table.on_close.append(plain.close)
+    table.watch.on_close.append(plain.close)
     return plain
 
 

@@ -34,6 +34,14 @@ def intact(backing: Backing) -> bool:
     return backing.fd is None or os.lseek(backing.fd, 0, os.SEEK_END) >= backing.size
 
 
+class Views(dict[Backing, memoryview | None]):
+    """The mappings that may be sent from, of backings that are looked at once each."""
+
+    def __missing__(self, backing: Backing) -> memoryview | None:
+        view = self[backing] = backing.view if intact(backing) else None
+        return view
+
+
 def _fetch(backing: Backing, at: int, length: int) -> None:
     """Have the disk begin to read; does not wait for it."""
     assert backing.fd is not None
