@@ -66,6 +66,30 @@ class PythonMap(Backing):
             raise failed
         return b"".join(part for _, part in parts)  # type: ignore[misc]  # errors were raised
 
+    def take(self, offset: int, length: int) -> tuple[Backing, int] | None:
+        """One whole read as ``map`` answers it: where its bytes are to be taken from, at once.
+
+        Spares the copy that ``pread`` makes. None: it was not asked, or it has failed; it is for
+        ``pread`` then, which asks from the beginning.
+        """
+        target = self.target
+        whole = not (offset | length) % SECTOR and not target.max_io_len
+        if not whole or target.blocks or self._end_io is not None or self._map is None:
+            return None
+        io = Io(Op.READ, offset // SECTOR, length // SECTOR)
+        try:
+            verdict = self._map(target, io)
+            if type(verdict) is Remap and verdict.count is None:
+                device, at = verdict.device, verdict.sector * SECTOR
+                if device.view is not None and 0 <= at <= device.size - length:
+                    return device, at
+            self._answer(io, verdict)
+        except Exception:  # noqa: BLE001  # pread finds out what it means
+            return None
+        if io.data is None or len(io.data) != length:
+            return None
+        return _Taken(io.data), 0
+
     def pread_parts(self, length: int, offset: int) -> list[tuple[int, bytes | OSError]]:
         skip = offset % SECTOR
         parts: list[tuple[int, bytes | OSError]] = []
@@ -292,3 +316,21 @@ class PythonMap(Backing):
             self.target.type.bug(hook, error)
         except PluginError:
             return errno.EIO
+
+
+class _Taken(Backing):
+    """The bytes of one read that a target has made up."""
+
+    def __init__(self, data: Bytes) -> None:
+        self.size = len(data)
+        self.view = memoryview(data)
+
+    def pread(self, length: int, offset: int) -> bytes:
+        assert self.view is not None
+        return bytes(self.view[offset : offset + length])
+
+    def pwrite(self, data: Bytes, offset: int) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    def write_zeroes(self, offset: int, length: int, *, allocate: bool = False) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from struct import Struct
 
 from dmtool.backing import Bytes
-from dmtool.backing.null import ZEROS
 from dmtool.device import MappedDevice
 from dmtool.export.nbd import commands as c
 from dmtool.export.nbd import lane
@@ -26,14 +25,14 @@ from dmtool.export.nbd import protocol as p
 from dmtool.export.nbd.batch import Batch
 from dmtool.export.nbd.handedover import HandedOver, unable
 from dmtool.export.nbd.incoming import WHOLE, Incoming
-from dmtool.export.nbd.largeread import LARGE, LargeRead
+from dmtool.export.nbd.largeread import LARGE
 from dmtool.export.nbd.largewrite import write_arriving
 from dmtool.export.nbd.outgoing import IOV_MOST, Gone, Outgoing, rest
 from dmtool.export.nbd.passage import Passage
+from dmtool.export.nbd.reads import Reads
 from dmtool.export.nbd.residency import Residency, Views
 from dmtool.export.nbd.workers import Workers
 from dmtool.table import Table
-from dmtool.table.segments import Segment
 from dmtool.targets.io import Requeue
 from dmtool.targets.waiting import MustWait, hurry
 
@@ -75,6 +74,7 @@ class Connection:
         self._handed = HandedOver(self._passage, session, self._in, self._out)
         self._room: Step = self._handed.wait_for_room
         self._residency = Residency()
+        self._reads = Reads(session, self._passage, self._residency, self._handed, waiters)
         self._lane: lane.Lane | None = None
         if lane.NATIVE is not None:
             self._lane = lane.Lane(sock, self._in, session, self._passage)
@@ -233,7 +233,7 @@ class Connection:
         magic, done, kind = p.STRUCTURED_REPLY_MAGIC, p.REPLY_FLAG_DONE, p.REPLY_TYPE_OFFSET_DATA
         readable = writable = -1
         if table is not None:
-            extent, place = self._passage.extent, self._passage.place
+            extent, place = self._passage.asked, self._passage.place
             readable = -1 if self._residency.cold else table.size
             writable = -1 if table.readonly or self._session.readonly else table.size
         views = Views()
@@ -317,12 +317,9 @@ class Connection:
         """False: it must wait until there is room among the workers, or the gate is open."""
         offset, length = request.offset, request.length
         if request.command == p.CMD_READ and length and not table.blocks(offset, length):
-            where = self._passage.extent(offset, length)
-            segments = (
-                self._passage.segments(offset, length) if where is None else [(*where, length)]
-            )
-            if segments is not None:
-                return self._read(batch, request, segments)
+            done = self._reads.do(batch, request)
+            if done is not None:
+                return done
         if not c.may_wait(table, request):
             try:
                 batch.add(c.execute(self._session, request, table))
@@ -333,35 +330,6 @@ class Connection:
         if request.data:
             request.data = bytes(request.data)
         return self._handed.add(self._waiters, request)
-
-    def _read(self, batch: Batch, request: c.Request, segments: list[Segment]) -> bool:
-        """A read that is not plain, not small, not warm, or not in one piece of a file."""
-        session, length = self._session, request.length
-        files = [segment for segment in segments if segment[0].fd is not None]
-        zeros = [segment for segment in segments if segment[0] is ZEROS]
-        if self._passage.stacked and len(files) + len(zeros) < len(segments):
-            return self._handed.add(self._waiters, request)
-        large = length >= LARGE or segments[0][0] is ZEROS
-        data: list[Bytes] = []
-        if self._residency.cold and files:
-            if large or len(segments) > 1:
-                if not all(self._residency.cached(*file) for file in files):
-                    return self._handed.add_read(request)
-            else:
-                cached = self._residency.read(*files[0])
-                if cached is None:
-                    return self._handed.add_read(request)
-                data.append(cached)
-        if large:
-            batch.large = LargeRead.plan(session, request, segments)
-            if batch.large is not None:
-                return True
-        try:
-            data = data or [backing.pread(size, at) for backing, at, size in segments]
-        except Exception:  # noqa: BLE001  # a worker finds out what it means, the table's way
-            return self._handed.add(self._waiters, request)
-        batch.add([c.data_header(session, request.cookie, request.offset, length), *data])
-        return True
 
     # -- answers ---------------------------------------------------------------------------------
 

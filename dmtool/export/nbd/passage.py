@@ -23,7 +23,8 @@ from dmtool.device.meter import Meter
 from dmtool.export.nbd import commands as c
 from dmtool.export.nbd import protocol as p
 from dmtool.table import Table
-from dmtool.table.segments import Segment
+from dmtool.table.mapping import PythonMap
+from dmtool.table.segments import Segment, Single
 from dmtool.targets.io import Requeue
 from dmtool.targets.waiting import patience
 
@@ -32,11 +33,14 @@ T = TypeVar("T")
 Place = tuple[Backing, int]
 Find = Callable[[int, int], Place | None]
 
+_LINES_MOST = 1 << 16
+
 
 class Passage:
     """``table`` is the device's, while inside; ``stacked``: it has mapped devices below.
     ``extent`` answers as Table.read_extent, but never with a mapped device; ``place`` as
-    Table.extent, for writes.
+    Table.extent, for writes. ``asked`` is ``extent`` for a read that is then taken from there:
+    where a target maps in Python it has been asked by then (``asks``: there is one).
 
     ``meter``: what the device's I/O is to be counted with, from when it was entered, ``since``;
     ``meters``: the same of devices below, each with the byte there at which this one begins.
@@ -55,6 +59,8 @@ class Passage:
         self._stats = device.stats
         self.meters: list[tuple[Meter, int]] = []
         self.extent: Find = self._bottom
+        self.asked: Find = self._bottom
+        self.asks = False
         self.place: Find = self._writable_bottom
         self._below: dict[MappedDevice, Table] = {}
         self._known: Table | None = None  # for which the three were found out
@@ -75,7 +81,10 @@ class Passage:
     def _know(self, table: Table) -> None:
         self._known = table
         self.stacked = any(backing.kind == "dm" for backing in table.backings)
-        self.extent = self._bottom if self.stacked else table.read_extent
+        self.extent = self.asked = self._bottom if self.stacked else table.read_extent
+        self.asks = not self.stacked and _asks(table)
+        if self.asks:
+            self.asked = self._ask
         self.place = self._writable_bottom if self.stacked else table.extent
 
     def admit(self, visitor: Visitor) -> None:
@@ -178,6 +187,13 @@ class Passage:
                         raise OSError(errno.EIO, os.strerror(errno.EIO)) from None
                     self.leave()
 
+    def _ask(self, offset: int, length: int) -> Place | None:
+        assert self.table is not None
+        where = self.table.read_extent(offset, length)
+        if where is not None and type(where[0]) is PythonMap:
+            return where[0].take(where[1], length)
+        return where
+
     def _bottom(self, offset: int, length: int, write: bool = False) -> Place | None:
         assert self.table is not None
         table = self.table
@@ -231,3 +247,11 @@ class Passage:
                 return None
             table = below
         return None
+
+
+def _asks(table: Table) -> bool:
+    """Whether a target of a table maps in Python; not looked for in the largest."""
+    _, runs = table.layout()
+    return len(runs) <= _LINES_MOST and any(
+        type(run) is Single and type(run.backing) is PythonMap for run in runs
+    )
