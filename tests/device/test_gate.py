@@ -124,3 +124,71 @@ def test_descriptors_can_be_given_back() -> None:
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(fd)
     assert _readable(gate.open_fd)
+
+
+class Visitor:
+    """Who enters and leaves by a flag."""
+
+    def __init__(self) -> None:
+        self.inside = False
+
+    def left(self) -> None:
+        self.inside = False
+
+
+def test_close_waits_for_a_visitor() -> None:
+    gate, visitor = Gate(), Visitor()
+    gate.visit(visitor)
+    turn = gate.turn_if_open()
+    assert turn == gate.turn[0]
+    visitor.inside = True
+    closed = threading.Event()
+    thread = threading.Thread(target=lambda: (gate.close(), closed.set()))
+    thread.start()
+    select.select([gate.closed_fd], [], [])  # the close has begun
+    assert gate.turn[0] != turn
+    assert gate.turn_if_open() is None
+    assert not closed.is_set()
+    visitor.inside = False
+    gate.left()
+    assert closed.wait(10)
+    thread.join()
+    gate.open()
+    assert gate.turn_if_open() not in (None, turn)
+
+
+def test_a_visitor_that_is_admitted_leaves_as_all_do() -> None:
+    gate, visitor = Gate(), Visitor()
+    gate.visit(visitor)
+    visitor.inside = True
+    closed = threading.Event()
+    thread = threading.Thread(target=lambda: (gate.close(), closed.set()))
+    thread.start()
+    select.select([gate.closed_fd], [], [])
+    gate.admit(visitor)
+    assert not visitor.inside
+    assert not closed.is_set()
+    gate.leave()
+    assert closed.wait(10)
+    thread.join()
+
+
+def test_nobody_waits_for_a_visitor_that_is_forgotten() -> None:
+    gate, visitor = Gate(), Visitor()
+    gate.visit(visitor)
+    visitor.inside = True
+    closed = threading.Event()
+    thread = threading.Thread(target=lambda: (gate.close(), closed.set()))
+    thread.start()
+    select.select([gate.closed_fd], [], [])
+    gate.forget(visitor)
+    assert closed.wait(10)
+    thread.join()
+
+
+def test_recall_changes_the_turn_only() -> None:
+    gate = Gate()
+    turn = gate.turn_if_open()
+    gate.recall()
+    assert gate.turn_if_open() not in (None, turn)
+    assert gate.try_enter() is True

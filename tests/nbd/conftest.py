@@ -29,9 +29,7 @@ from dmtool.table import load
 SECONDS = 20  # for whatever must happen
 
 
-@pytest.fixture(
-    autouse=True, params=["python", pytest.param("native", marks=pytest.mark.native)]
-)
+@pytest.fixture(autouse=True, params=["python", pytest.param("native", marks=pytest.mark.native)])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each test twice: plain requests done in Python, and in C (from the first one on that is
     cached)."""

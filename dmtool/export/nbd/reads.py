@@ -43,6 +43,8 @@ class Reads:
             where = passage.asked(offset, length)
             if where is not None:
                 return self._asked(batch, request, where)
+            if passage.table is None or passage.table.blocks(offset, length):
+                return None  # it has been found out just now
         where = passage.extent(offset, length)
         if where is not None:
             return self._segments(batch, request, [(*where, length)])
