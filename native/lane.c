@@ -70,7 +70,7 @@ static ssize_t spin(struct lane *self, unsigned char *to, size_t room)
 /* Wait for more. False: the client is gone. */
 static bool receive(struct lane *self)
 {
-    size_t have = self->end - self->pos, room;
+    size_t have = self->end - self->pos, room, most = have ? SIZE_MAX : self->most;
     ssize_t got = -1;
 
     if (!have || self->size - self->end <= WHOLE) {
@@ -79,8 +79,8 @@ static bool receive(struct lane *self)
         self->end = have;
     }
     room = self->size - self->end;
-    if (room > self->most)
-        room = self->most;
+    if (room > most)
+        room = most;
     self->most = SIZE_MAX;
     errno = EAGAIN;
     if (may_spin(self))

@@ -9,7 +9,7 @@
 #define _GNU_SOURCE /* SEEK_DATA */
 #include "lane.h"
 
-#include <fcntl.h>
+#include <sys/ioctl.h>
 #include <sys/sendfile.h>
 #include <unistd.h>
 
@@ -90,7 +90,6 @@ enum reason lane_large_read(struct lane *self)
     unsigned char head[CHUNK], end[END];
     size_t size = put_head(self, head, request, false);
     bool sent, gone;
-    int flags;
 
     if (length > LARGEST || !may_send(self, offset, length))
         return OTHER;
@@ -99,13 +98,12 @@ enum reason lane_large_read(struct lane *self)
     self->done = 0;
     self->reads++;
     put_chunk(end, 1u << 16, request + 8, 0);
-    flags = fcntl(self->sock, F_GETFL); /* there is no MSG_DONTWAIT for sendfile */
-    fcntl(self->sock, F_SETFL, flags | O_NONBLOCK);
+    ioctl(self->sock, FIONBIO, &(int){1}); /* there is no MSG_DONTWAIT for sendfile */
     errno = 0;
     sent = send_small(self, head, size, MSG_MORE) && send_pieces(self, offset, length) &&
            (!self->structured || send_small(self, end, sizeof(end), 0));
     gone = !sent && client_has_gone(errno);
-    fcntl(self->sock, F_SETFL, flags);
+    ioctl(self->sock, FIONBIO, &(int){0});
     return sent ? GO_ON : gone ? GONE : READING;
 }
 
@@ -197,12 +195,11 @@ enum reason lane_large_write(struct lane *self)
     /* with its last piece comes the next request, no more: its payload is to go where it belongs */
     if (self->size - self->end >= HEADER)
         iov[message.msg_iovlen++] = (struct iovec){self->buffer + self->end, HEADER};
-    else
-        self->most = HEADER;
     step(&message, have);
     if (!receive_pieces(self, &message, length))
         return WRITING;
     self->end += self->done - length;
+    self->most = HEADER;
     sent = send(self->sock, ack, sizeof(ack), MSG_DONTWAIT | MSG_NOSIGNAL);
     if (sent < 0 && client_has_gone(errno))
         return GONE;
