@@ -19,17 +19,13 @@ from dmtool.sectors import to_bytes, to_sectors
 from dmtool.table.bulk import Bulk
 from dmtool.table.mapping import PythonMap
 from dmtool.table.segments import Run, Segment, Single, compile_plan, uses
-from dmtool.table.watch import Watch
+from dmtool.table.watch import Watch, nothing
 from dmtool.targets.io import Io, Op, Requeue, outcome
 from dmtool.targets.target import Target
 
 Part = tuple[int, int, bytes | OSError]
 
 log = logging.getLogger(__name__)
-
-
-def _nothing() -> None:
-    pass
 
 
 class Table:
@@ -44,6 +40,7 @@ class Table:
     ``noflush``     the suspend under way is one without flush.
     ``on_event``    called when a target raises an event; ``drain``: waits until all I/O that
                     is under way is done. The mapped device that takes the table sets both.
+    ``watch``       for those who keep what they have worked out of it.
 
     All offsets and lengths of I/O are bytes and lie within ``size``. Reads and writes do all
     the parts that can be done; then the first part's OSError is raised, a Requeue before all
@@ -62,8 +59,8 @@ class Table:
         self.block_size = 512
         self.sectors = 0
         self.size = 0
-        self.on_event: Callable[[], None] = _nothing
-        self.drain: Callable[[], None] = _nothing
+        self.on_event: Callable[[], None] = nothing
+        self.drain: Callable[[], None] = nothing
         self.watch = Watch()
         self._runs: Sequence[Run] = []
         # of every target, with a plan or without: what it serialises holds across a replan

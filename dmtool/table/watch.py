@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 
-def _nothing() -> None:
-    pass
+def nothing() -> None:
+    """What is done where nobody wants to be told."""
 
 
 class Watch:
@@ -20,7 +20,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.version = 0
-        self.on_replan: Callable[[], None] = _nothing
+        self.on_replan: Callable[[], None] = nothing
         self.on_close: list[Callable[[], None]] = []
 
     def replanned(self) -> None:
@@ -28,6 +28,6 @@ class Watch:
         self.on_replan()
 
     def closed(self) -> None:
-        self.on_replan = _nothing
+        self.on_replan = nothing
         while self.on_close:
             self.on_close.pop(0)()
