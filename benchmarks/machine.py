@@ -15,6 +15,7 @@ from pathlib import Path
 
 import dmtool
 from dmtool import btree
+from dmtool.export.nbd import lane
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _IDLE = (3, 4)  # the fields of a `cpu` line that are idle and iowait
@@ -53,7 +54,7 @@ def description() -> dict[str, str]:
 def versions() -> dict[str, str]:
     """Of dmtool, and of everything that is compared with it and is there."""
     found = {
-        "dmtool": f"{dmtool.__version__} ({_commit()}), index {btree.INDEX}",
+        "dmtool": f"{dmtool.__version__} ({_commit()}), index {btree.INDEX}, NBD {_lane()}",
         "Python": platform.python_version(),
     }
     for command in ("nbdkit", "qemu-nbd", "qemu-storage-daemon", "xmount", "fio", "cc"):
@@ -65,6 +66,10 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _lane() -> str:
+    return "python" if lane.NATIVE is None else "native"
 
 
 def _version(command: str) -> str:

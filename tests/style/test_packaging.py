@@ -126,7 +126,8 @@ class TestBuilt:
     @pytest.mark.native
     def test_wheel_has_the_index_in_c(self, built: Any) -> None:
         names = installed(built.tree_wheel)
-        assert {f"dmtool/{name}.abi3.so" for name in ("_btree", "_stats", "_table")} <= names
+        modules = ("_btree", "_nbd", "_stats", "_table")
+        assert {f"dmtool/{name}.abi3.so" for name in modules} <= set(names)
         assert "-cp311-abi3-" in built.tree_wheel.name
 
     def test_sdist_has_what_building_and_testing_need(self, built: Any) -> None:

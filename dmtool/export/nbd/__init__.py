@@ -6,9 +6,11 @@
 ``connection.py`` the transmission phase: a batch of requests at a time. ``batch.py`` is its
                   replies, ``largeread.py`` and ``largewrite.py`` what is too large for them,
                   ``passage.py`` its way through the suspend gates, ``residency.py`` what it knows
-                  of the page cache, ``handedover.py`` what it has left to workers.
+                  of the page cache, ``handedover.py`` what it has left to workers, ``reads.py``
+                  reads that need a look. ``lane.py`` is its way through C for what needs none.
 ``incoming.py``, ``outgoing.py``  the two halves of a connection's socket.
 ``commands.py``   what one request does to a table, and its reply.
+``spin.py``       how long it looks for a request before it sleeps.
 ``workers.py``    threads for what would block a connection.
 ``protocol.py``   numbers and layouts; ``address.py`` paths of sockets: clients use them too.
 """

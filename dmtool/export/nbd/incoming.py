@@ -11,14 +11,15 @@ from typing import ClassVar
 
 from dmtool.backing import Bytes
 from dmtool.export.nbd.outgoing import IOV_MOST, Fds, GateCloses, Gone, Outgoing
+from dmtool.export.nbd.spin import SPIN
 
 BUFFER = 256 << 10  # bytes; small enough to stay in a core's cache until it is used
 BLOCK = 4096
 WHOLE = 64 << 10  # a payload of up to this many bytes is always received wholly into the buffer
 
-# A spin looks so many times, some 30 us. After so many for nothing in a row only every 64th wait
-# begins with one: a client that pauses costs next to nothing. With one CPU there is no sense in it.
-_SPINS = 30 if len(os.sched_getaffinity(0)) > 1 else 0
+# A spin looks so many times, for about a microsecond each. After so many for nothing in a row only
+# every 64th wait begins with one: a client that pauses costs next to nothing.
+_SPINS = SPIN
 _MISSES = 4
 _AGAIN = 63
 
