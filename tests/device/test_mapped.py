@@ -16,14 +16,12 @@ import pytest
 
 from dmtool.api import (
     Args,
-    Defer,
     Extent,
     Fail,
     Fanout,
     Io,
     Mirrored,
     Remap,
-    Requeue,
     Target,
     TargetError,
     hookimpl,
@@ -298,50 +296,6 @@ def test_life_cycle_hooks_come_in_the_kernels_order() -> None:
     )
 
 
-def test_held_io_is_done_on_the_next_table_after_a_suspend_without_flush(
-    dm_pattern: Callable[..., str],
-) -> None:
-    suspending = threading.Event()
-    held = threading.Event()
-
-    def hold(ti: Target[Extent]) -> Fail:
-        held.set()
-        assert suspending.wait(10)
-        if ti.noflush:
-            raise Requeue
-        return Fail(errno.EIO)
-
-    _plugin(
-        "holding",
-        ctr=lambda ti, args: args.extent(),
-        map=lambda ti, io: Defer(lambda: hold(ti)),
-        presuspend=lambda ti: suspending.set(),
-    )
-    a, b = dm_pattern("a"), dm_pattern("b")
-    for noflush, expected in ((True, b"\xee" * 512), (False, errno.EIO)):
-        device = _device(f"0 8 holding {a} 0")
-        got: list[object] = []
-
-        def write(device: MappedDevice = device, got: list[object] = got) -> None:
-            try:
-                device.write(0, b"\xee" * 512)
-                got.append(device.read(0, 512))
-            except OSError as error:
-                got.append(error.errno)
-
-        thread = threading.Thread(target=write)
-        thread.start()
-        assert held.wait(10)
-        device.suspend(noflush=noflush)
-        device.load(_table(f"0 8 linear {b} 0"))
-        device.resume()
-        thread.join(10)
-        assert got == [expected]
-        device.destroy()
-        held.clear()
-        suspending.clear()
-
-
 def test_a_mirrored_plan_falls_back_to_map(dm_pattern: Callable[..., str]) -> None:
     asked: list[Io] = []
 
@@ -386,20 +340,6 @@ def test_a_retired_device_cannot_be_opened() -> None:
     device.open()
     device.close()
     device.destroy()
-
-
-def test_descriptors_of_a_removed_device_go_with_its_last_opener() -> None:
-    device = MappedDevice("dev")
-    device.load(_table("0 8 zero"))
-    device.resume()
-    device.open()
-    fds = device.closed_fd, device.open_fd
-    device.destroy()
-    assert all(os.fstat(fd) for fd in fds)
-    device.close()
-    for fd in fds:
-        with pytest.raises(OSError, match="Bad file descriptor"):
-            os.fstat(fd)
 
 
 def test_a_table_that_is_gone_leaves_nothing_behind(dm_pattern: Callable[..., str]) -> None:

@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 from dmtool.backing.descriptor import Descriptor
+from dmtool.export.fuse.transfer import WORKERS_MOST
 from tests.fuse.conftest import MIB, SECONDS, refused
 from tests.nbd.holding import Holding
 
 Images = Callable[..., Path]
 SECTORS = MIB // 512
+DATA = b"held" * 128
 
 
 @pytest.mark.parametrize("stacked", [False, True])
@@ -49,6 +51,26 @@ def test_held_io_is_done_on_the_next_table(
     else:
         assert [refused(call.get) for call in calls] == [errno.EIO] * 2
         device.resume()
+    os.close(fd)
+
+
+def test_what_is_held_keeps_no_reader_waiting(served: Any, images: Images) -> None:
+    """Though more is held than there are threads for it, and reads are a worker's, too."""
+    holding = Holding()
+    device = served.add("vol", f"0 {SECTORS} holding {images('a.img', content=b'A' * MIB)} 0")
+    fd = os.open(served.mapper / "vol", os.O_RDWR)
+    count = 2 * WORKERS_MOST
+    writes = [served.run(lambda at=at: os.pwrite(fd, DATA, at * 4096)) for at in range(count)]
+    holding.wait(WORKERS_MOST)
+    assert os.pread(fd, 4, 512) == b"AAAA"
+    image = images("b.img", content=b"B" * MIB)
+    device.suspend(noflush=True)
+    served.core.load("vol", f"0 {SECTORS} linear {image} 0", "vol", "/")
+    device.resume()
+    assert [write.get() for write in writes] == [512] * count
+    assert image.read_bytes() == b"".join(
+        (DATA if at < count else b"B" * 512) + b"B" * 3584 for at in range(MIB // 4096)
+    )
     os.close(fd)
 
 

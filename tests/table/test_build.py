@@ -21,11 +21,25 @@ def folder(tmp_path: Path) -> str:
 
 
 def _errors(text: str, folder: str) -> list[TableError]:
-    before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(TableErrors) as caught:
         load(text, source="t", cwd=folder)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert not _open_in(folder)
     return caught.value.errors
+
+
+def _open_in(folder: str) -> list[str]:
+    """The files there that are open: other tests' descriptors may go at any time."""
+    fds = Path("/proc/self/fd")
+    links = [os.readlink(fd) for fd in fds.iterdir() if os.path.lexists(fd)]
+    return [link for link in links if link.startswith(folder)]
+
+
+def test_files_of_a_table_are_open(folder: str) -> None:
+    table = load("0 8 linear a.img 0", cwd=folder)
+    assert table is not None
+    assert _open_in(folder)
+    table.close()
+    assert not _open_in(folder)
 
 
 @pytest.mark.parametrize(

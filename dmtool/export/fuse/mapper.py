@@ -78,7 +78,7 @@ class DeviceFile(Node):
         return owned(access, self.id, stat.S_IFREG | mode, self.device.size, self._tree.time)
 
     def __del__(self) -> None:
-        self.lane.workers.close()
+        self.lane.close()
 
 
 def owned(
@@ -179,7 +179,8 @@ class MapperTree(Tree):
         if data is not None:
             self.session.reply(unique, data)
         else:
-            lane.submit(partial(self._late, unique, partial(_read_all, lane.device, offset, size)))
+            read = partial(_read_all, lane.device, offset, size)
+            lane.submit_read(partial(self._late, unique, read))
 
     def _write(self, unique: int, incoming: Incoming) -> None:
         number, offset, size, _, _, flags = p.WRITE_IN.unpack_from(incoming.view, p.HEAD_SIZE)
@@ -296,7 +297,7 @@ class MapperTree(Tree):
             raise error(errno.EINVAL)
         lane = self._opened(number).file.lane
         find = partial(_seek, lane.device, offset, hole=whence == os.SEEK_HOLE)
-        lane.submit(partial(self._late, unique, lambda: p.LSEEK_OUT.pack(find())))
+        lane.submit_read(partial(self._late, unique, lambda: p.LSEEK_OUT.pack(find())))
 
 
 def _read_all(device: MappedDevice, offset: int, size: int) -> bytes:

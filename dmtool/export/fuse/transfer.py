@@ -44,11 +44,15 @@ Segments = list[tuple[Backing, int, int]]
 class Lane:
     """What is known of the I/O of one device, however often it is open.
 
-    Threads: the reader's; ``emptied`` and ``workers`` any.
+    ``readers`` are apart from the other ``workers``: a target may hold writes for long (a mirror
+    that has lost a leg), and be read meanwhile.
+
+    Threads: the reader's; ``emptied``, ``workers`` and ``readers`` any.
     """
 
     device: MappedDevice
     workers: Workers = field(default_factory=lambda: Workers("fuse-io", WORKERS_MOST))
+    readers: Workers = field(default_factory=lambda: Workers("fuse-io", WORKERS_MOST))
     residency: Residency = field(default_factory=Residency)
     slow_writes: int = 0
     user: Transfer | None = None  # whose thread is at an I/O of it
@@ -57,6 +61,15 @@ class Lane:
     def submit(self, job: Callable[[], None]) -> None:
         """Have a job done by a worker."""
         self.workers.submit(job)
+
+    def submit_read(self, job: Callable[[], None]) -> None:
+        """The same for one that changes nothing, and waits for no change."""
+        self.readers.submit(job)
+
+    def close(self) -> None:
+        """Let the workers end when they have done what is queued."""
+        self.workers.close()
+        self.readers.close()
 
 
 class Transfer:
