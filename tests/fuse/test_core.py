@@ -368,6 +368,9 @@ def test_attach_and_detach(home: Home) -> None:
     assert "Device or resource busy" in home("remove", "vol", status=1)
     home("rename", "vol", "other")
     assert home("detach", "other") == ""
+    home("suspend", "other")
+    assert "the device is suspended.\nhint: resume it first\n" in home("attach", "other", status=1)
+    home("resume", "other")
     assert "No loop device is attached." in home("detach", "other", status=1)
     readonly = json.loads(home("attach", "--json", "other"))["device"]
     assert home("detach", readonly) == ""
