@@ -174,7 +174,8 @@ def test_a_crash_leaves_nothing_mounted(home: Home) -> None:
     assert (home.mapper / "vol").read_bytes() == bytes(4096)
 
 
-def test_the_next_start_unmounts_what_nobody_else_did(home: Home) -> None:
+@pytest.mark.parametrize("never", [False, True])
+def test_the_next_start_unmounts_what_nobody_else_did(home: Home, never: bool) -> None:
     """Also of a core that was killed with all its children."""
     core = home.core()
     for child in children(core.pid):
@@ -183,8 +184,10 @@ def test_the_next_start_unmounts_what_nobody_else_did(home: Home) -> None:
     core.wait()
     assert home.mounted() == (1, 1)
     assert refused(lambda: os.listdir(home.mapper))
+    if never:
+        home.environment["DMTOOL_FUSE"] = "never"
     home.core()
-    assert home.mounted() == (1, 1)
+    assert home.mounted() == ((0, 0) if never else (1, 1))
     assert os.listdir(home.mapper) == []
 
 
