@@ -31,6 +31,9 @@ def attach(session: Session, operands: list[str]) -> None:
 
     file = _path(session, operands)
     info = session.ioctl("info", session.device(operands), "info")
+    if info["suspended"]:
+        # the kernel looks for partitions at once, and for so long nobody could end this command
+        raise Failed(f"Cannot attach {file}: the device is suspended.", "hint: resume it first")
     try:
         _say(session, device=loop.attach(file, readonly=info["readonly"]))
     except OSError as error:

@@ -124,10 +124,11 @@ class Core:
                 self._files.close()  # somebody has unmounted them
                 self._files = None
             if self._files is None:
-                wanted()
                 view = Files(self.devices, self.tables)
                 path = Path(self.directory.path)
                 files = FuseExport(path, view, view, lock_fd=self._lock_fd)
+                files.clean()
+                wanted()
                 files.start()
                 self.devices.settle_openers = files.settle
                 self._files = files

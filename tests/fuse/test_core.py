@@ -9,12 +9,13 @@ import os
 import select
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import tempfile
 from collections.abc import Generator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -173,7 +174,8 @@ def test_a_crash_leaves_nothing_mounted(home: Home) -> None:
     assert (home.mapper / "vol").read_bytes() == bytes(4096)
 
 
-def test_the_next_start_unmounts_what_nobody_else_did(home: Home) -> None:
+@pytest.mark.parametrize("never", [False, True])
+def test_the_next_start_unmounts_what_nobody_else_did(home: Home, never: bool) -> None:
     """Also of a core that was killed with all its children."""
     core = home.core()
     for child in children(core.pid):
@@ -182,8 +184,10 @@ def test_the_next_start_unmounts_what_nobody_else_did(home: Home) -> None:
     core.wait()
     assert home.mounted() == (1, 1)
     assert refused(lambda: os.listdir(home.mapper))
+    if never:
+        home.environment["DMTOOL_FUSE"] = "never"
     home.core()
-    assert home.mounted() == (1, 1)
+    assert home.mounted() == ((0, 0) if never else (1, 1))
     assert os.listdir(home.mapper) == []
 
 
@@ -230,6 +234,15 @@ def test_nothing_is_made_where_nothing_is_mounted(home: Home) -> None:
         assert refused((home.control / "vol").mkdir)
 
 
+@contextmanager
+def idling(home: Home) -> Generator[subprocess.Popen[bytes]]:
+    """A core that ends soon after this, if it has nothing to do."""
+    core = home.core("--idle", str(IDLE))
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(home.path / "control.sock"))
+        yield core
+
+
 def idle(home: Home) -> bool:
     """Whether the core that runs, and has nothing to do, ends."""
     try:
@@ -240,18 +253,19 @@ def idle(home: Home) -> bool:
 
 
 def test_a_core_with_a_file_open_is_not_idle(home: Home) -> None:
-    core = home.core("--idle", str(IDLE))
-    (home.control / "vol").mkdir()
-    with (home.control / "vol" / "events").open("rb", buffering=0) as file:
+    with idling(home) as core:
+        (home.control / "vol").mkdir()
+        file = (home.control / "vol" / "events").open("rb", buffering=0)
         (home.control / "vol").rmdir()
+    with file:
         assert not idle(home)
         assert file.read() == b""
     assert core.wait(SECONDS) == 0
 
 
 def test_who_has_asked_for_the_mount_point_finds_it_mounted(home: Home) -> None:
-    home.core("--idle", str(IDLE))
-    home("mount-point")
+    with idling(home):
+        home("mount-point")
     assert not idle(home)
     (home.control / "vol").mkdir()
     (home.control / "vol" / "table").write_text("0 8 zero\n")
@@ -368,6 +382,9 @@ def test_attach_and_detach(home: Home) -> None:
     assert "Device or resource busy" in home("remove", "vol", status=1)
     home("rename", "vol", "other")
     assert home("detach", "other") == ""
+    home("suspend", "other")
+    assert "the device is suspended.\nhint: resume it first\n" in home("attach", "other", status=1)
+    home("resume", "other")
     assert "No loop device is attached." in home("detach", "other", status=1)
     readonly = json.loads(home("attach", "--json", "other"))["device"]
     assert home("detach", readonly) == ""

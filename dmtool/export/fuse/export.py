@@ -47,9 +47,18 @@ class FuseExport:
         if control is not None:
             self._trees.append((self.control, ControlTree(devices, control, self.settle)))
 
+    def clean(self) -> None:
+        """Unmount what a core that was killed has left. Raises FuseUnavailable."""
+        for path, _ in self._trees:
+            try:
+                m.clean(str(path))
+            except OSError as error:
+                raise m.FuseUnavailable(f"{path}: {os_reason(error)}") from error
+
     def start(self) -> None:
         """Mount, over the remains of a core that was killed. Raises FuseUnavailable; nothing is
         mounted then."""
+        self.clean()
         try:
             if self._lock_fd is not None:
                 places = [str(path) for path, _ in self._trees]
@@ -62,7 +71,6 @@ class FuseExport:
 
     def _mount(self, path: Path, tree: Tree) -> None:
         try:
-            m.clean(str(path))
             with _writable(path):
                 session = Session(str(path), tree)
                 tree.session = session

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import struct
+import time
 from pathlib import Path
 
 _CONTROL = "/dev/loop-control"
@@ -24,6 +25,7 @@ _CONFIG = struct.Struct("=II 48x 4x I 64s 64x 32x 16x 64x")
 _STATUS = struct.Struct("=QQ")  # the head of struct loop_info64: device and inode of the file
 _STATUS_SIZE = 232
 _ATTEMPTS = 16
+_SOON, _LOOK = 2.0, 0.01  # seconds
 
 
 def attach(path: str, *, readonly: bool = False, block_size: int = 512) -> str:
@@ -101,7 +103,8 @@ def _backing(loop: str) -> tuple[int, int] | None:
 
 
 def detach(loop: str) -> bool:
-    """Free a loop device; False if that will happen when its last user has gone. Raises OSError."""
+    """Free a loop device; False if that will happen when its last user has gone, and not soon:
+    udev and its like only look at it. Raises OSError."""
     device = os.open(loop, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.ioctl(device, _CLR_FD)
@@ -110,4 +113,10 @@ def detach(loop: str) -> bool:
             raise
     finally:
         os.close(device)
-    return not os.path.exists(f"/sys/block/{os.path.basename(loop)}/loop/backing_file")
+    backing = f"/sys/block/{os.path.basename(loop)}/loop/backing_file"
+    deadline = time.monotonic() + _SOON
+    while os.path.exists(backing):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_LOOK)
+    return True
