@@ -58,7 +58,8 @@ class Stretch(NamedTuple):
 
 @dataclass(slots=True)
 class Outline:
-    """``parts`` are the device in equal parts: of each {number of a kind: sectors}.
+    """``kinds`` are in the order in which the device has them. ``parts`` are the device in equal
+    parts: of each {number of a kind: sectors}.
 
     Part i of n begins at sector ceil(sectors * i / n); of a small device some are empty.
     ``stretches`` is empty where there are more of them than was asked for.
@@ -75,13 +76,17 @@ class Outline:
 def outline(table: Table, parts: int, most: int) -> Outline:
     """The outline in so many ``parts``, with at ``most`` so many stretches."""
     columns = _Bulk(table, table.bulk) if table.bulk is not None else _Targets(table)
-    kinds, numbers, begins = columns.kinds, columns.numbers, columns.begins
-    for kind, targets in Counter(numbers).items():
-        kinds[kind].targets = targets
+    numbers, begins = columns.numbers, columns.begins
     edges = array("Q", chain([0], _edges(numbers), [len(numbers)]))
     # where the runs begin, and the last ends; and their kinds
     starts = array("Q", map(begins.__getitem__, edges))
     runs = array("I", map(numbers.__getitem__, edges[:-1]))
+    # in the order of the device, without those that no target has
+    order = {kind: place for place, kind in enumerate(dict.fromkeys(runs))}
+    kinds = [columns.kinds[kind] for kind in order]
+    for kind, targets in Counter(numbers).items():
+        kinds[order[kind]].targets = targets
+    runs = array("I", map(order.__getitem__, runs))
     for kind, found in Counter(runs).items():
         kinds[kind].runs = found
     shares = _shares(starts, runs, parts)
@@ -164,9 +169,10 @@ class _Columns:
         places = self._used(first).places
         for number in range(first + 1, last):
             for device, place in self._used(number).places.items():
-                known = places[device]
-                known.straight &= place.straight
-                known.go_on(place.first, place.end - place.first)
+                known = places.get(device)
+                if known is not None:  # a target may have changed meanwhile
+                    known.straight &= place.straight
+                    known.go_on(place.first, place.end - place.first)
         return [place.first if place.straight else None for place in places.values()]
 
     def _used(self, number: int) -> _Used:

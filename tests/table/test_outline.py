@@ -47,26 +47,32 @@ def numbered(lines: list[tuple[int, str]]) -> str:
     return "\n".join(text)
 
 
+def named(found: Outline) -> list[str]:
+    """The kinds, each with the file names of its devices."""
+    return [" ".join((k.type, *(str(d)[-1] for d in k.devices))) for k in found.kinds]
+
+
 def told(found: Outline) -> list[tuple[str, int]]:
     """(type and device, sectors) of each stretch; the kinds in their own order."""
-    names = [" ".join((kind.type, *map(str, kind.devices))) for kind in found.kinds]
+    names = named(found)
     return [(names[stretch.kind], stretch.length) for stretch in found.stretches]
 
 
-_line = st.tuples(
-    st.integers(1, 9),
-    st.sampled_from(
-        [
-            "linear a 0",
-            "linear a 9",
-            "linear ./a 3",
-            "linear b 1",
-            "zero",
-            "error",
-            "striped 1 1 a 2",
-        ]
-    ),
-)
+# Lines, and the type and devices of each: rows of a large table, and others.
+ROWS = {
+    "linear a 0": "linear a",
+    "linear ./a 3": "linear a",
+    "linear b 1": "linear b",
+    "zero": "zero",
+    "error": "error",
+}
+LINES = {
+    **ROWS,
+    r"linear \a 9": "linear a",
+    "striped 1 1 a 8": "striped a",
+    "striped 2 1 a 8 b 8": "striped a b",
+}
+_line = st.tuples(st.integers(1, 4).map(lambda n: n * 2), st.sampled_from(sorted(LINES)))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -74,26 +80,25 @@ _line = st.tuples(
 def test_it_is_the_table(
     lines: list[tuple[int, str]], parts: int, folder: Path, worth: pytest.MonkeyPatch
 ) -> None:
-    sectors = [
-        rest.split()[0]
-        + "".join(f" {folder}/{word[-1]}" for word in rest.split() if word[-1] in "ab")
-        for length, rest in lines
-        for _ in range(length)
-    ]
+    sectors = [LINES[rest] for length, rest in lines for _ in range(length)]
     size = len(sectors)
     runs = [(name, len(list(some))) for name, some in groupby(sectors)]
     for least in (1, 1 << 30):
         worth.setattr(bulk, "WORTH", least)
         table = built(numbered(lines), folder)
         try:
-            assert (table.bulk is None) >= (least > 1)
+            if least > 1:
+                assert table.bulk is None
+            elif any(rest in ROWS for _, rest in lines):
+                assert table.bulk is not None
             found = outline(table, parts, 100)
             assert told(found) == runs
             assert (found.sectors, found.targets, found.runs) == (size, len(lines), len(runs))
             assert sum(kind.targets for kind in found.kinds) == len(lines)
             assert sum(kind.runs for kind in found.kinds) == len(runs)
             assert sum(kind.sectors for kind in found.kinds) == size
-            names = [" ".join((kind.type, *map(str, kind.devices))) for kind in found.kinds]
+            names = named(found)
+            assert names == list(dict.fromkeys(sectors))
             assert len(found.parts) == parts
             for part, share in enumerate(found.parts):
                 first, end = -(-size * part // parts), -(-size * (part + 1) // parts)
@@ -102,6 +107,17 @@ def test_it_is_the_table(
                 assert {names[kind]: n for kind, n in share.items()} == wanted
         finally:
             table.close()
+
+
+def test_rows_and_others_side_by_side(folder: Path, worth: pytest.MonkeyPatch) -> None:
+    worth.setattr(bulk, "WORTH", 1)
+    lines = [(4, "linear a 0"), (4, r"linear \a 4"), (4, "linear a 8"), (4, "striped 2 1 a 0 b 9")]
+    table = built(numbered(lines), folder)
+    assert table.bulk is not None
+    assert table.bulk.odd
+    found = outline(table, 1, 9)
+    assert [(s.length, s.targets, s.at) for s in found.stretches] == [(12, 3, [0]), (4, 1, [0, 9])]
+    table.close()
 
 
 @pytest.mark.parametrize("least", [1, 1 << 30])
