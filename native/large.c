@@ -169,7 +169,6 @@ enum reason lane_large_write(struct lane *self)
     struct msghdr message = {.msg_iov = iov};
     unsigned char ack[ACK];
     struct place place;
-    ssize_t sent;
 
     if (length > LARGEST)
         return OTHER;
@@ -199,9 +198,11 @@ enum reason lane_large_write(struct lane *self)
     if (!receive_pieces(self, &message, length))
         return WRITING;
     self->end += self->done - length;
+    self->done = length;
     self->most = HEADER;
-    sent = send(self->sock, ack, sizeof(ack), MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (sent < 0 && client_has_gone(errno))
-        return GONE;
-    return sent == sizeof(ack) ? GO_ON : WRITING;
+    /* so few bytes go at once or not at all */
+    while (send(self->sock, ack, sizeof(ack), MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+        if (errno != EAGAIN || !lane_wait(self, POLLOUT))
+            return client_has_gone(errno) ? GONE : WRITING;
+    return GO_ON;
 }
