@@ -8,7 +8,6 @@ import os
 import time
 
 from dmtool.cli.session import Failed, Session
-from dmtool.client import Client
 from dmtool.errors import CoreError
 
 
@@ -33,6 +32,8 @@ def _run(session: Session) -> None:
 
 def _status(session: Session) -> None:
     """What runs; exit status 1 if nothing does. Starts no core."""
+    from dmtool.client import Client
+
     with Client(start=False) as client:
         try:
             state = client.call("daemon_status")
@@ -68,6 +69,8 @@ def _status(session: Session) -> None:
 
 def _stop(_session: Session) -> None:
     """End the core; no error if none runs. Returns when it has let go of everything."""
+    from dmtool.client import Client
+
     with Client(start=False) as client:
         try:
             client.call("stop")
