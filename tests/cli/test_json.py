@@ -86,6 +86,7 @@ BYTES = {"read", "write"}
 @pytest.fixture
 def home(monkeypatch: pytest.MonkeyPatch) -> Generator[Home]:
     """Two devices, and regions of statistics; the files of devices are words."""
+    monkeypatch.setenv("DMTOOL_FUSE", "never")
     made = Home()
     monkeypatch.setattr("dmtool.core.methods.Methods._files", _files)
     monkeypatch.setattr("dmtool.export.fuse.loop.attach", lambda *_, **__: "/dev/loop7")
