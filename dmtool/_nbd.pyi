@@ -5,6 +5,8 @@ from typing import final
 
 from _typeshed import ReadableBuffer, WriteableBuffer
 
+from dmtool.device.meter import Meter
+
 @final
 class Plain:
     def __new__(
@@ -29,9 +31,18 @@ class Lane:
         /,
     ) -> Lane: ...
     def prepare(
-        self, plain: Plain, closed_fd: int, turn: int, readable: int, writable: int, /
+        self,
+        plain: Plain,
+        closed_fd: int,
+        turn: int,
+        readable: int,
+        writable: int,
+        meter: Meter | None,
+        /,
     ) -> None: ...
     def run(self, pos: int, end: int, /) -> tuple[int, int, int, int, int]: ...
     def left(self) -> None: ...
     @property
     def inside(self) -> bool: ...
+    @property
+    def since(self) -> int: ...

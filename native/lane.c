@@ -227,6 +227,8 @@ static bool has_waited(struct lane *self)
 static bool enter(struct lane *self)
 {
     atomic_store(&self->inside, 1);
+    if (self->counted)
+        self->since = now();
     return atomic_load(self->turn) == self->prepared_for;
 }
 
@@ -252,8 +254,11 @@ enum reason lane_run(struct lane *self)
             return CLOSED;
         }
         next = collect(self, &total, &reason);
-        if (total)
+        if (total) {
+            if (self->counted)
+                lane_count(self, self->first, self->pos);
             reason = answer(self, total);
+        }
         if (reason == ANSWERING || reason == READING || reason == WRITING)
             return reason; /* inside: what is left lies in mappings */
         if (!leave(self))

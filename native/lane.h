@@ -47,7 +47,8 @@ struct lane {
     uint64_t spin;                 /* nanoseconds */
     unsigned misses, receives;
     long waits;
-    uint64_t reads;
+    uint64_t reads, since;         /* `since`: when the gate was entered, nanoseconds */
+    bool counted;                  /* there are statistics */
     _Atomic int inside;
     size_t pos, end, first;        /* `first`: of the batch, or the one large request */
     size_t done;                   /* bytes sent of its replies, or received of its payload */
@@ -60,6 +61,9 @@ struct lane {
 #define HIDDEN __attribute__((visibility("hidden")))
 
 HIDDEN enum reason lane_run(struct lane *self);
+/* Count the requests in these bytes of the buffer; before they are answered, so that who has an
+ * answer finds it counted. */
+HIDDEN void lane_count(struct lane *self, size_t first, size_t end);
 /* Whether this thread has had to wait for pages or blocks: a number that rises. */
 HIDDEN long lane_waits(void);
 

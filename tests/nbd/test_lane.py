@@ -255,17 +255,35 @@ class TestGate:
 
 
 class TestStatistics:
-    def test_what_is_asked_from_then_on_is_counted(self, served: Any) -> None:
+    def test_what_is_asked_from_then_on_is_counted(
+        self,
+        served: Any,
+        structured: bool,
+        batches: list[int],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(largewrite, "in_memory", lambda backing: True)
         served.image("a.img", MIB, seed=1)
         served.table("0 2048 linear a.img 0")
-        wire = served.wire()
+        wire = served.wire(structured=structured)
         asleep(wire)
         assert served.device.stats.message(["@stats_create", "-", "/1"], 2048) == "0"
-        for _ in range(5):
+        asleep(wire)
+        before = len(batches)
+        for _ in range(3):
             wire.ask(p.CMD_READ, 0, 1024)
+        wire.ask(p.CMD_READ, 0, MIB)
+        wire.ask(p.CMD_WRITE, 0, data=bytes(512))
+        wire.ask(p.CMD_WRITE, 0, data=bytes(MIB))
         printed = served.device.stats.message(["@stats_print", "0"], 2048)
         assert printed is not None
-        assert printed.split()[1:4] == ["5", "0", "10"]  # reads, merged, sectors
+        # reads, merged, sectors, milliseconds; the same of writes
+        words = printed.split()
+        assert words[1:4] == ["6", "0", str(2 + 3 * 2 + 2048)]
+        assert words[5:8] == ["2", "0", str(1 + 2048)]
+        assert int(words[4]) + int(words[8]) < 60_000
+        # the first after the change only
+        assert batches[before:] == []
         served.device.stats.message(["@stats_delete", "0"], 2048)
         asleep(wire)
 

@@ -2,8 +2,7 @@
 """The plain requests of a connection in C, without the GIL (native/lane.c, ``dmtool._nbd``).
 
 What they are: reads and writes of what lies in image files and disks, on a connection whose reads
-are cached, that has nothing with the workers, and whose device is not counted and has no mapped
-device below. All else, and what comes up in the middle, is for connection.py, which does all of
+are cached, that has nothing with the workers, and whose device has no mapped device below. All else, and what comes up in the middle, is for connection.py, which does all of
 it, more slowly, where there was no C compiler. docs/adr/0006-nbd-lane.md says why, and how the
 suspend gate knows of a thread that does not ask for it.
 
@@ -91,19 +90,20 @@ class Lane:
             return
         self._prepared = turn, warm
         self.ready = False
-        if turn is None or table is None or passage.meter is not None or passage.stacked:
+        if turn is None or table is None or passage.stacked:
             return
         plain = plain_of(table)
         if plain is not None:
             writable = 0 if table.readonly or self._session.readonly else table.size
             readable = table.size if warm else 0
-            self._native.prepare(plain, self._gate.closed_fd, turn, readable, writable)
+            closed_fd, meter = self._gate.closed_fd, passage.meter
+            self._native.prepare(plain, closed_fd, turn, readable, writable, meter)
             self.ready = True
 
     def request(self, passage: Passage, first: int) -> c.Request:
         """The request at byte ``first`` of the buffer. From here on ``passage`` is inside, in the
         place of the lane."""
-        passage.admit(self._native)
+        passage.admit(self._native, self._native.since)
         header = p.REQUEST.unpack_from(self._inc.view, first)
         return c.Request(*header[1:])
 
@@ -119,7 +119,7 @@ class Lane:
     def batch(self, passage: Passage, first: int) -> Batch:
         """The replies to the requests from byte ``first`` of the buffer to ``pos``, which are
         done: what is read is all in mappings. Likewise."""
-        passage.admit(self._native)
+        passage.admit(self._native, self._native.since)
         batch = Batch(first)
         while first < self._inc.pos:
             header = p.REQUEST.unpack_from(self._inc.view, first)
