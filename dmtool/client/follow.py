@@ -33,16 +33,21 @@ class CoreGone(CoreError):
 class Follower(Client):
     """A connection that events come over.
 
-    ``finished``: the device that was followed is gone. Threads: one.
+    ``finished``: the device that was followed is gone. ``reader``: a descriptor that is written to;
+    when the other end of its pipe is closed there is no use in waiting. Threads: one.
     """
 
-    def __init__(self, directory: Directory | None = None, *, start: bool = True) -> None:
+    def __init__(
+        self, directory: Directory | None = None, *, start: bool = True, reader: int = -1
+    ) -> None:
         super().__init__(directory, start=start)
         self.finished = False
+        self.reader = reader
 
     def begin(self, **params: Any) -> dict[str, Any]:
-        """Follow all devices, or ``device``; the first notification: no event after it is missed.
-        Raises as ``call``."""
+        """Follow all devices, or ``device``; the first notification, ``follow``: no event after it
+        is missed. Raises as ``call``; CoreError ECONNREFUSED where no core runs and none may be
+        started."""
         for _ in range(3):
             self.close()
             self._connect()
@@ -61,8 +66,8 @@ class Follower(Client):
         )
 
     def next(self, seconds: float | None = None) -> dict[str, Any] | None:
-        """The next event; None after so many seconds without one, when the reader of standard
-        output has gone, or when ``finished``. Raises CoreGone."""
+        """The next event; None after so many seconds without one, when the ``reader`` has gone, or
+        when ``finished``. Raises CoreGone."""
         try:
             return self._message(seconds)
         except ConnectionResetError:
@@ -75,7 +80,7 @@ class Follower(Client):
         end = None if seconds is None else time.monotonic() + seconds
         while b"\n" not in self._received:
             left = None if end is None else max(end - time.monotonic(), 0)
-            if not ready(self._socket.fileno(), left):
+            if not ready(self._socket.fileno(), left, self.reader):
                 return None
             data = self._socket.recv(1 << 20)
             if not data:
@@ -102,11 +107,12 @@ def _gone() -> CoreGone:
     return CoreGone("the core process has ended", errno=errno.ECONNRESET)
 
 
-def ready(fd: int, seconds: float | None) -> bool:
-    """Wait until ``fd`` can be read. False: time is up, or nobody reads standard output."""
+def ready(fd: int, seconds: float | None, reader: int = -1) -> bool:
+    """Wait until ``fd`` can be read. False: time is up, or nobody reads from ``reader``."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
-    poll.register(1, 0)  # POLLERR, which is always told: the other end of a pipe is closed
+    if reader >= 0:
+        poll.register(reader, 0)  # POLLERR, which is always told: the pipe's other end is closed
     found = dict(poll.poll(None if seconds is None else seconds * 1000))
     return fd in found
 
@@ -130,10 +136,10 @@ class Arrival:
             self.close()
             raise CoreError(f"cannot watch {directory.path}: {os.strerror(number)}", errno=number)
 
-    def wait(self) -> bool:
-        """Return when something was made there since the last time; False if nobody reads standard
-        output any more. Raises CoreError when the directory is gone."""
-        if not ready(self._fd, None):
+    def wait(self, reader: int = -1) -> bool:
+        """Return when something was made there since the last time; False if nobody reads from
+        ``reader`` any more. Raises CoreError when the directory is gone."""
+        if not ready(self._fd, None, reader):
             return False
         data = os.read(self._fd, 1 << 16)
         while data:
