@@ -126,7 +126,7 @@ class Arrival:
     def __init__(self, directory: Directory) -> None:
         """The directory is made if it is not there. Raises CoreError."""
         directory.prepare()
-        self._directory = directory
+        self.directory = directory
         libc = ctypes.CDLL(None, use_errno=True)
         self._fd = libc.inotify_init1(_CLOEXEC)
         mask = _CREATE | _MOVED_TO | _DELETE_SELF
@@ -145,7 +145,7 @@ class Arrival:
         while data:
             _, mask, _, length = _EVENT.unpack_from(data)
             if mask & (_DELETE_SELF | _IGNORED):
-                raise CoreError(f"{self._directory.path} was removed", errno=errno.ENOENT)
+                raise CoreError(f"{self.directory.path} was removed", errno=errno.ENOENT)
             data = data[_EVENT.size + length :]
         return True
 

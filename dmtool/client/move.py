@@ -26,7 +26,6 @@ from dmtool.client.movetables import (
     MoveError,
     Run,
     Underlay,
-    merged,
     mirrored,
     names,
     overlap,
@@ -34,6 +33,7 @@ from dmtool.client.movetables import (
     replaced,
     runs,
     same,
+    used,
 )
 from dmtool.directory import Directory
 from dmtool.errors import CoreError
@@ -204,7 +204,7 @@ class Move:
             return self._begin(seen, source, to, force=force)
         if under.source == to:
             self._exchange(seen, seen.word, to)
-            self._call_below(seen, "remove")
+            self._remove_below(seen, under)
             return True
         self._check_same_move(seen, under, source, to)
         if not seen.inserted:
@@ -214,7 +214,7 @@ class Move:
                     "--abort puts back what was",
                 )
             # it was never put to use, and the table may have been changed since
-            self._call_below(seen, "remove")
+            self._remove_below(seen, under)
         elif under.target is None:
             self._mirror(seen, under, to)
         else:
@@ -295,12 +295,8 @@ class Move:
                 continue
             answer = self._client.call("areas", device=device)
             for number, one in enumerate(answer["devices"]):
-                theirs = [
-                    (area["start"], area["start"] + area["length"])
-                    for area in answer["areas"]
-                    if area["device"] == number
-                ]
-                if word_of(one) in (word, to) and overlap(found, merged(theirs)):
+                theirs = used(answer["areas"], number)
+                if word_of(one) in (word, to) and overlap(found, theirs):
                     raise MoveError(f"{info['name']} uses the same sectors of {word_of(one)}")
 
     def _check_text(self, text: str, *, readonly: bool = False) -> None:
@@ -330,6 +326,14 @@ class Move:
         self._call("load", table=text, readonly=seen.info["readonly"])
         self._call("resume")
 
+    def _remove_below(self, seen: _Seen, under: Underlay) -> None:
+        """Remove the lower device, which the live table does not name."""
+        if seen.info["inactive"]:
+            inactive = self._call("table", inactive=True)["targets"]
+            if same(inactive, replaced(seen.lines, under.source, seen.word)):
+                self._call("clear")
+        self._call_below(seen, "remove")
+
     def _change(self, seen: _Seen, text: str, **only_if: Any) -> None:
         """Give the lower device another table."""
         self._call_below(seen, "load", table=text)
@@ -355,7 +359,7 @@ class Move:
                 event_nr = self._call_below(seen, "info")["event_nr"]
                 copied = self._progress(seen)
                 if copied.failed:
-                    raise _failed(copied, under, to)
+                    raise copied.error(under.source, to)
                 if copied.complete:
                     self._let_go(seen, under, to, event_nr)
                     return
@@ -391,12 +395,4 @@ class Move:
             self._change(seen, plain(under.runs, under.source))
         self._exchange(seen, seen.word, under.source)
         self._back_on = under.source
-        self._call_below(seen, "remove")
-
-
-def _failed(copied: Copied, under: Underlay, to: str) -> MoveError:
-    leg = under.source if copied.failed[0] != "A" else to
-    return MoveError(
-        f"{leg} failed ({copied.failed}); the device goes on with {under.source}",
-        "see the core's log; the same command tries again, --abort puts back what was",
-    )
+        self._remove_below(seen, under)

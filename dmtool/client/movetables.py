@@ -8,6 +8,7 @@ All numbers are sectors. Devices are words as the core prints them in a table.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,20 +73,24 @@ def runs(
 ) -> list[Run]:
     """The sectors of a device (``number`` in ``areas``, as the method of that name answers) that a
     table uses, in order. Raises MoveError for a target of which that is not known."""
-    used: dict[int, list[Run]] = {}
-    for area in areas:
-        if area["device"] == number:
-            run = area["start"], area["start"] + area["length"]
-            used.setdefault(area["target"], []).append(run)
+    times = Counter(area["target"] for area in areas if area["device"] == number)
     for line in lines:
-        named = words(line["params"]).count(device)
-        if named != len(used.get(line["start"], ())):
+        if words(line["params"]).count(device) != times[line["start"]]:
             raise MoveError(
                 f"the {line['type']} target at sector {line['start']} does not say what it uses "
                 f"of {device}",
                 "only what targets say they use can be moved (iterate_devices)",
             )
-    return merged(run for found in used.values() for run in found)
+    return used(areas, number)
+
+
+def used(areas: Iterable[dict[str, int]], number: int) -> list[Run]:
+    """All areas of one device."""
+    return merged(
+        (area["start"], area["start"] + area["length"])
+        for area in areas
+        if area["device"] == number
+    )
 
 
 def merged(found: Iterable[Run]) -> list[Run]:
@@ -187,6 +192,14 @@ class Copied:
     @property
     def complete(self) -> bool:
         return self.done == self.total and not self.failed
+
+    def error(self, source: str, target: str) -> MoveError:
+        """What to say of a leg that failed."""
+        leg = target if self.failed.startswith("A") else source
+        return MoveError(
+            f"{leg} failed ({self.failed}); the device goes on with {source}",
+            "see the core's log; the same command tries again, --abort puts back what was",
+        )
 
     @classmethod
     def of(cls, lines: Iterable[Line]) -> Copied:
