@@ -133,11 +133,11 @@ class _Bar(_Silent):
             )
         rate = self._rate.at(copied.done)
         text = ""
+        if rate is not None:
+            text = f"{rate / _MIB:.0f} MiB/s"
         if rate:
             left = int((copied.total - copied.done) / rate)
-            text = (
-                f"{rate / _MIB:.0f} MiB/s, {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
-            )
+            text += f", {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
         self._bar.update(copied.done - self._bar.pos, text)
 
     def stop(self) -> None:

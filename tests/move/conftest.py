@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from dmtool.directory import Directory
-from tests.clients.conftest import Core
+from tests.clients.conftest import Core, new_core
+
+__all__ = ["new_core"]  # a fixture
 
 SECTOR = 512
 

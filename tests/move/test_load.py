@@ -160,14 +160,15 @@ def test_no_byte_is_lost(dmtool: Core) -> None:
     old, new = dmtool.files / "old.img", dmtool.files / "new.img"
     make_image(old, seed)
     table = f"0 {SIZE // SECTOR} linear old.img {AHEAD // SECTOR}\n"
+    # so slow that it is not over before the last kill
+    dmtool.environ["DMTOOL_MIRROR_RATE"] = "5MiB"
     dmtool("create", "pool", stdin=table)
     command = ("move", "pool", "--from", "old.img", "--to", "new.img")
     writers = [Writer(dmtool, number, seed) for number in range(WRITERS)]
     for writer in writers:
         writer.start()
     try:
-        # so slow that it is not over before the last kill
-        mover = dmtool.start(*command, "--rate", "20MiB", "--json")
+        mover = dmtool.start(*command, "--json")
         try:
             wait_until_copying(mover)
             for _ in range(KILLS):
@@ -185,6 +186,7 @@ def test_no_byte_is_lost(dmtool: Core) -> None:
             writer.wait_for(20)
         assert "pool-move0" in dmtool("ls")
         dmtool.kill()
+        del dmtool.environ["DMTOOL_MIRROR_RATE"]
         assert dmtool(*command) == f"pool lies on {new}\n"
         for writer in writers:
             writer.wait_for(20)
