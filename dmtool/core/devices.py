@@ -162,7 +162,7 @@ class Devices:
         with self.lock:
             entry.published = True
             early, entry.early = entry.early, []
-            self.news.tell(entry, "create", entry.definition.event_nr)
+            self.news.tell(entry, "create", 0)
             for event in early:
                 self._tell(entry, event)
         if entry.device.event_nr != entry.definition.event_nr:
