@@ -38,6 +38,7 @@ OWN = (
         options=("json", *WHICH),
         operands=("device",),
         own=True,
+        data=True,
         summary="Show events as they come, a line each: of all devices until ^C, "
         "of one until it is removed.",
     ),
@@ -49,6 +50,7 @@ OWN = (
         options=("from", "to", "abort", "rate", "force", "json", *WHICH),
         operands=("device",),
         own=True,
+        data=True,
         summary="Move what of a device lies on one image file to another, while the device is in "
         "use. The same command takes up a move that was interrupted.",
     ),

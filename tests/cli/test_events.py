@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.cli.test_json import documented, fields
+
 
 class Following:
     """`dmtool events` at work."""
@@ -26,6 +28,7 @@ class Following:
 
     def object(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.line())
+        assert set(fields(found)) - {"version"} <= documented("events")
         return found
 
     def end(self) -> tuple[int, str, str]:
@@ -83,7 +86,11 @@ def test_json(shell: Any) -> None:
             "event": "follow",
             "devices": [{**names, **numbers}],
         }
-        shell("suspend", "a b")
+        shell("rename", "a b", "a")
+        renamed = following.object()
+        assert (renamed["event"], renamed["name"], renamed["old_name"]) == ("rename", "a", "a b")
+        names, numbers["event_nr"] = {"name": "a", "mangled_name": "a"}, 1
+        shell("suspend", "a")
         assert following.object() == {
             "version": 1,
             "event": "suspend",

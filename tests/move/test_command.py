@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.cli.test_json import documented
 from tests.move.conftest import SECTOR, part
 
 if TYPE_CHECKING:
@@ -270,8 +271,10 @@ def test_json(pool: Core) -> None:
     *lines, last = map(json.loads, pool(*MOVE, "--json").splitlines())
     names = {"version": 1, "device": "pool", "from": "a.img", "to": "b.img"}
     assert last == {**names, "state": "done", "on": str(pool.files / "b.img")}
+    assert last.keys() - {"version"} <= documented("move")
     for line in lines:
         assert line["state"] == "copying"
+        assert line.keys() - {"version"} <= documented("move")
         assert (line["size"], line.keys()) == (
             2000 * SECTOR,
             {*names, "state", "copied", "size", "rate", "left"},
