@@ -6,6 +6,7 @@ At every step something is written: what was acknowledged is there at the end, w
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from dmtool.client import Client, nbd
 from dmtool.client.move import Move
 from dmtool.client.movetables import replaced
 from dmtool.directory import Directory
+from dmtool.errors import CoreError
 from tests.move.conftest import SECTOR
 
 if TYPE_CHECKING:
@@ -128,6 +130,19 @@ def test_killed_before_each_step(
         if steps.count <= at:
             break
     assert at > 7  # create, load, resume, load, resume, load, resume, load, resume, remove
+
+
+def test_one_connection_is_answered_by_one_core(
+    dmtool: Core, directory: Directory, pool: bytearray
+) -> None:
+    """Or else what the last one said of a copy would be believed of the next one's."""
+    with Client(directory, again=False) as client:
+        client.call("version")
+        dmtool.kill()
+        with pytest.raises(CoreError) as caught:
+            client.call("version")
+        assert caught.value.errno == errno.ECONNRESET
+        assert [info["name"] for info in client.call("list")] == ["pool"]
 
 
 def restart(core: Core) -> Callable[[], None]:
