@@ -23,6 +23,7 @@ GROUPS = {
     "fuse": "a device's file beside those of qemu-storage-daemon and xmount",
     "index": "the sector index; the charter's own benchmark",
     "tables": "a table of a million lines",
+    "mirror": "copying beside cp, dd and qemu-img, and what it costs others",
     "stats": "what counting I/O costs",
     "startup": "how soon a command is done",
 }

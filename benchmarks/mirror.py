@@ -1,57 +1,84 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""How fast a mirror copies, next to cp, dd and qemu-img doing the same, and what it costs others.
+"""How fast a mirror copies, beside cp, dd and qemu-img doing the same, and what it costs others.
 
-Each copies one image to a new one, in turn, round by round, so that all see the same machine; the
-mirror is timed from its creation to the event that says that it is in sync. What counts is the
-ratio. No one waits for the disk: put --dir where what you care about is, a tmpfs to measure the
-copier, a disk to measure the disk.
-
-    python benchmarks/mirror.py --dir /dev/shm --size 2048 --rounds 5
+Each copies one image to a new one; the mirror is timed from its creation to the event that says that
+it is in sync, and to its end. On tmpfs, where nobody waits for a disk: it is the copier that is seen.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import shutil
-import statistics
 import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from benchmarks.bench import Bench, Measurement
 from dmtool import Device
 
+MIRROR, CP = "dmtool mirror", "cp --sparse=auto"
+AGAINST_CP = 0.8
 MIB = 1 << 20
-SECTOR = 512
+SECTOR, PAGE = 512, 4096
 REGION = 1024  # sectors: what LVM takes
+LARGER = 4  # than the device of other benchmarks: to copy less takes no time
+# How much of the image is data; the rest is holes. In runs of 1 MiB.
+IMAGES = {"all data": 1.0, "7 of 10 MiB are holes": 0.3}
+COMMANDS = {
+    CP: ["cp", "--sparse=auto", "{source}", "{target}"],
+    "dd": ["dd", "if={source}", "of={target}", "bs=1M"],
+    "qemu-img": ["qemu-img", "convert", "-O", "raw", "{source}", "{target}"],
+}
+COPIED, IN_SYNC = "while copied", "in sync"
 
-Copy = Callable[[Path, Path], None]
+
+def run(bench: Bench) -> None:
+    folder, size = bench.settings.folder, bench.settings.size * LARGER
+    copies = {MIRROR: mirror}
+    for name, words in COMMANDS.items():
+        if shutil.which(words[0]):
+            copies[name] = partial(command, words)
+        else:
+            bench.note(f"{words[0]} is missing: sudo apt install qemu-utils")
+    for title, share in IMAGES.items():
+        source, target = folder / "mirror.img", folder / "mirror.copy"
+        make_image(source, size, share)
+        for copy in copies.values():
+            # whose copy is none is not measured, and what is measured finds warm caches
+            copy(source, target)
+            subprocess.run(["cmp", source, target], check=True)
+            target.unlink()
+        values = bench.turns({name: partial(rate, copy, source) for name, copy in copies.items()})
+        key = f"mirror-copy-{share:g}"
+        group = f"Copying an image of {size} MiB"
+        measured = bench.add(Measurement(key, title, "GB/s", values, group=group))
+        bench.ratio(f"mirror, copying, {title}", CP, AGAINST_CP, measured, MIRROR, [CP])
+        if share == 1.0:
+            beside(bench, source, values[MIRROR])
+        source.unlink()
 
 
-def make_image(path: Path, size: int, dense: float) -> None:
-    """``size`` MiB, of which a share of ``dense`` is data and the rest holes, in runs of 1 MiB."""
-    place = random.Random(path.name)
+def make_image(path: Path, size: int, share: float) -> None:
+    """``size`` MiB, the same ones each time."""
+    place = random.Random(share)
     with path.open("wb") as image:
         image.truncate(size * MIB)
         for at in range(size):
-            if place.random() < dense:
+            if place.random() < share:
                 image.seek(at * MIB)
                 image.write(os.urandom(MIB))
 
 
-def command(*words: str) -> Copy:
-    def run(source: Path, target: Path) -> None:
-        named = [word.format(source=source, target=target) for word in words]
-        subprocess.run(named, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+Copy = Callable[[Path, Path], None]
 
-    return run
+
+def command(words: list[str], source: Path, target: Path) -> None:
+    named = [word.format(source=source, target=target) for word in words]
+    subprocess.run(named, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def mirror(source: Path, target: Path) -> None:
@@ -63,121 +90,88 @@ def mirrored(source: Path, target: Path) -> Device:
     size = source.stat().st_size
     target.touch()
     os.truncate(target, size)
-    table = f"0 {size // SECTOR} mirror core 1 {REGION} 2 {source} 0 {target} 0"
-    return Device.from_table(table)
+    return Device.from_table(f"0 {size // SECTOR} mirror core 1 {REGION} 2 {source} 0 {target} 0")
 
 
-COPIES: dict[str, Copy] = {
-    "mirror": mirror,
-    "cp": command("cp", "--sparse=auto", "{source}", "{target}"),
-    "dd": command("dd", "if={source}", "of={target}", "bs=1M"),
-    "qemu-img": command("qemu-img", "convert", "-O", "raw", "{source}", "{target}"),
-}
-
-
-def rates(source: Path, rounds: int) -> dict[str, list[float]]:
-    """MiB a second, of the image's size, of each that is there, a number a round."""
-    size = source.stat().st_size / MIB
-    there = {name: copy for name, copy in COPIES.items() if name == "mirror" or shutil.which(name)}
-    found: dict[str, list[float]] = {name: [] for name in there}
+def rate(copy: Copy, source: Path) -> float:
+    """GB a second, of the image's size, holes and all."""
     target = source.with_suffix(".copy")
-    for turn in range(rounds + 1):
-        for name, copy in there.items():
-            begun = time.perf_counter()
-            copy(source, target)
-            taken = time.perf_counter() - begun
-            if turn:  # the first is for the caches
-                found[name].append(size / taken)
-            elif name in ("mirror", "cp"):
-                subprocess.run(["cmp", source, target], check=True)
-            target.unlink()
-    return found
+    begin = time.perf_counter()
+    copy(source, target)
+    took = time.perf_counter() - begin
+    target.unlink()
+    return source.stat().st_size / took / 1e9
 
 
-def compare(source: Path, rounds: int) -> float:
-    """Print a line each; the mirror's share of cp's rate."""
-    found = rates(source, rounds)
-    base = statistics.median(found["cp"])
-    for name, numbers in found.items():
-        middle = statistics.median(numbers)
-        low, high = min(numbers), max(numbers)
-        print(
-            f"  {name:10} {middle:8.0f} MiB/s  {middle / base:5.2f} of cp  ({low:.0f}..{high:.0f})"
-        )
-    return statistics.median(found["mirror"]) / base
+def beside(bench: Bench, source: Path, alone: list[float]) -> None:
+    """What others have of a device while it is copied, and what the copier has beside them."""
+    copying: dict[str, list[float]] = {"alone": alone}
+    slowest: dict[str, dict[str, list[float]]] = {}
+    group = "A mirror that is used while it is copied"
+    for kind in ("read", "write"):
+        waits: dict[str, list[float]] = {COPIED: [], IN_SYNC: []}
+        copied: list[float] = []
+        runs = {
+            COPIED: partial(used_while_copied, source, kind, waits[COPIED], copied),
+            IN_SYNC: partial(used_in_sync, source, kind, waits[IN_SYNC], bench.settings.seconds),
+        }
+        values = bench.turns(runs)
+        title = f"4K random {kind}, 1 deep"
+        bench.add(Measurement(f"mirror-{kind}", title, "k/s", values, group=group))
+        slowest[f"slowest 4K {kind}"] = waits
+        copying[f"beside {kind}s"] = copied
+    for title, waits in slowest.items():
+        key = title.replace(" ", "-")
+        bench.add(Measurement(f"mirror-{key}", title, "ms", waits, {}, False, group))
+    bench.add(
+        Measurement("mirror-beside", "copying", "GB/s", copying, group="Copying beside a load")
+    )
 
 
-def foreground(device: Device, until: Callable[[], bool], write: bool) -> tuple[float, float]:
-    """I/Os a second, one after the other, 4 KiB each, at random places; the slowest in ms."""
-    place, data = random.Random(1), os.urandom(4096)
-    pages = device.size // 4096
-    count, slowest, begun = 0, 0.0, time.perf_counter()
-    now = begun
-    while not until():
-        at = place.randrange(pages) * 4096
-        if write:
-            device.pwrite(data, at)
-        else:
-            device.pread(4096, at)
-        count += 1
-        before, now = now, time.perf_counter()
-        slowest = max(slowest, now - before)
-    return count / (now - begun), slowest * 1000
+def used_while_copied(source: Path, kind: str, slowest: list[float], copied: list[float]) -> float:
+    target = source.with_suffix(".copy")
+    with mirrored(source, target) as device:
+        done = threading.Event()
+        begin = time.perf_counter()
+        watcher = threading.Thread(target=wait, args=(device, done))
+        watcher.start()
+        value = load(device, kind, done.is_set, slowest)
+        copied.append(device.size / (time.perf_counter() - begin) / 1e9)
+        watcher.join()
+    target.unlink()
+    return value
 
 
-def tell(device: Device, done: threading.Event) -> None:
+def used_in_sync(source: Path, kind: str, slowest: list[float], seconds: float) -> float:
+    target = source.with_suffix(".copy")
+    with mirrored(source, target) as device:
+        device.mapped.wait(0)
+        end = time.perf_counter() + seconds
+        value = load(device, kind, lambda: time.perf_counter() > end, slowest)
+    target.unlink()
+    return value
+
+
+def wait(device: Device, done: threading.Event) -> None:
     device.mapped.wait(0)
     done.set()
 
 
-def elapsed(end: float) -> bool:
-    return time.perf_counter() > end
-
-
-def cost(source: Path, seconds: float) -> None:
-    """What a foreground load has of a device while it is copied, and after, and what copying has
-    beside it."""
-    target = source.with_suffix(".copy")
-    size = source.stat().st_size / MIB
-    for write in (False, True):
-        device = mirrored(source, target)
-        done = threading.Event()
-        watcher = threading.Thread(target=tell, args=(device, done))
-        begun = time.perf_counter()
-        watcher.start()
-        while_copied = foreground(device, done.is_set, write)
-        taken = time.perf_counter() - begun
-        watcher.join()
-        end = time.perf_counter() + seconds
-        after = foreground(device, partial(elapsed, end), write)
-        device.close()
-        target.unlink()
-        word = "writes" if write else "reads"
-        print(
-            f"  4K {word:6}  {while_copied[0]:7.0f}/s, slowest {while_copied[1]:5.1f} ms while copied "
-            f"at {size / taken:.0f} MiB/s;  {after[0]:7.0f}/s, slowest {after[1]:5.1f} ms after"
-        )
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--dir", type=Path, default=None, help="where images are made")
-    parser.add_argument("--size", type=int, default=1024, help="of an image, in MiB")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--least", type=float, default=0.0, help="fail below this share of cp")
-    options = parser.parse_args()
-    shares = []
-    with tempfile.TemporaryDirectory(dir=options.dir) as folder:
-        for dense, name in ((1.0, "all data"), (0.3, "7 of 10 MiB are holes")):
-            source = Path(folder, f"{dense}.img")
-            make_image(source, options.size, dense)
-            print(f"{options.size} MiB, {name}:")
-            shares.append(compare(source, options.rounds))
-            if dense == 1.0:
-                cost(source, 1.0)
-            source.unlink()
-    return int(min(shares) < options.least)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def load(device: Device, kind: str, until: Callable[[], bool], slowest: list[float]) -> float:
+    """Thousands of I/Os a second, one after the other, at random places; how long the slowest took
+    in ms."""
+    place, data = random.Random(1), os.urandom(PAGE)
+    pages = device.size // PAGE
+    count, longest = 0, 0.0
+    begin = now = time.perf_counter()
+    while not until():
+        at = place.randrange(pages) * PAGE
+        if kind == "write":
+            device.pwrite(data, at)
+        else:
+            device.pread(PAGE, at)
+        count += 1
+        before, now = now, time.perf_counter()
+        longest = max(longest, now - before)
+    slowest.append(longest * 1e3)
+    return count / (now - begin) / 1e3

@@ -50,6 +50,12 @@ class Directory:
         return os.path.join(self.path, "lock")
 
     @property
+    def moves(self) -> str:
+        """The file on which every `move` under way has a lock (fcntl): on the byte of its device's
+        minor number."""
+        return os.path.join(self.path, "moves")
+
+    @property
     def mapper(self) -> str:
         """What stands for /dev/mapper: tables may name mapped devices by a path in it."""
         return os.path.join(self.path, "mapper")

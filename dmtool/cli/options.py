@@ -93,12 +93,16 @@ OPTIONS = (
     Option("version"),
     Option("yes", short="y"),
     # dmtool's own
+    Option("abort", own=True),
     Option("debug", own=True),
     Option("dot", own=True),
     Option("format", argument=True, own=True),
+    Option("from", argument=True, own=True),
     Option("json", own=True),
     Option("mermaid", own=True),
     Option("offset", argument=True, own=True),
+    Option("rate", argument=True, own=True),
+    Option("to", argument=True, own=True),
 )
 
 MANGLING_MODES = ("none", "hex", "auto")

@@ -31,6 +31,30 @@ OWN = (
         summary="Show where sectors of a device are, down the whole stack to file and byte offset.",
     ),
     Command(
+        "events",
+        "events:events",
+        "[<device>]",
+        most=1,
+        options=("json", *WHICH),
+        operands=("device",),
+        own=True,
+        data=True,
+        summary="Show events as they come, a line each: of all devices until ^C, "
+        "of one until it is removed.",
+    ),
+    Command(
+        "move",
+        "move:move",
+        "<device> {--from <file> --to <file> [--rate <bytes>] [-f|--force]|--abort}",
+        most=1,
+        options=("from", "to", "abort", "rate", "force", "json", *WHICH),
+        operands=("device",),
+        own=True,
+        data=True,
+        summary="Move what of a device lies on one image file to another, while the device is in "
+        "use. The same command takes up a move that was interrupted.",
+    ),
+    Command(
         "map",
         "map:map_",
         "<device>",

@@ -11,6 +11,7 @@ from dmtool.cli.getopt import Option
 from dmtool.cli.options import OPTIONS
 
 HELP = {
+    "abort": "Put back what was before the move.",
     "addnodeoncreate": "Accepted, and does nothing: there are no nodes.",
     "addnodeonresume": "Accepted, and does nothing: there are no nodes.",
     "alias": "The name of the group.",
@@ -33,9 +34,11 @@ HELP = {
     "filemap": "Refused: a region of a file's extents.",
     "follow": "How a file is followed: inode or path. Refused, as --filemap is.",
     "force": "remove, remove_all: replace tables by errors first, so that waiting I/O goes; "
-    "wipe_table: do not wait for I/O; stats create: take an empty program id.",
+    "wipe_table: do not wait for I/O; stats create: take an empty program id; "
+    "move: write over what is there.",
     "foreground": "Accepted, and does nothing.",
     "format": "A table in a format of tabulate: github, grid, html, ...; a wrong one lists all.",
+    "from": "The image file or device to move away from.",
     "gid": "Group of the device's file.",
     "group": "Rows for groups.",
     "groupid": "The group by its id.",
@@ -66,6 +69,7 @@ HELP = {
     "options": "Columns of a report, parted by commas; or how ls and deps name devices.",
     "precise": "Count nanoseconds in place of milliseconds.",
     "programid": "Regions of this program.",
+    "rate": "Bytes to copy in a second: a number, with KiB, MiB or GiB behind it.",
     "raw": "Columns of the counters themselves.",
     "readahead": "Sectors to read ahead, auto or none. It is kept and shown.",
     "readonly": "As for a read-only device.",
@@ -84,6 +88,7 @@ HELP = {
     "start": "Where the region begins: a sector, or with a suffix as for --units.",
     "table": "The table itself, in place of a file.",
     "target": "Only targets of this type.",
+    "to": "The image file or device to move to; a file that is not there is made.",
     "tree": "Draw which device stands on which.",
     "udevcookie": "Accepted, and does nothing: there is no udev.",
     "uid": "Owner of the device's file.",

@@ -57,12 +57,17 @@ class Client:
 
     ``start``: start a core where none runs; without it CoreError (ECONNREFUSED) is raised. A core
     that hangs is a CoreError, too (ETIMEDOUT): calls take as long as they take, but only while
-    the core answers others.
+    the core answers others. ``again``: where a core ends without having answered, the next one is
+    asked; without it that is a CoreError (ECONNRESET), so that what was asked over one connection
+    was answered by one core.
     """
 
-    def __init__(self, directory: Directory | None = None, *, start: bool = True) -> None:
+    def __init__(
+        self, directory: Directory | None = None, *, start: bool = True, again: bool = True
+    ) -> None:
         self.directory = directory or locate()
         self._start = start
+        self._again = again
         self._socket: socket.socket | None = None
         self._received = bytearray()
         self._id = 0
@@ -88,6 +93,8 @@ class Client:
             answer = self._ask(line)
             if answer is not None:
                 return _result(answer)
+            if not self._again:
+                raise CoreError("the core process has ended", errno=errno.ECONNRESET)
         # A core that is ending closes connections without an answer, and has then done nothing.
         for _ in range(3):
             self._connect()

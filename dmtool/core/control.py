@@ -14,8 +14,8 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Protocol
 
 from dmtool.core.step import CommandFailed
@@ -48,6 +48,12 @@ class Peer(Protocol):
     def ending_fd(self) -> int:
         """Readable when the core is ending."""
 
+    def notify(self, method: str, params: dict[str, Any]) -> None:
+        """Send a notification, before the answer to the request under way. Raises OSError."""
+
+    def following(self) -> AbstractContextManager[None]:
+        """The request under way only follows what others do: it is no reason to go on living."""
+
 
 Dispatch = Callable[[Peer, str, dict[str, Any]], Any]
 
@@ -63,6 +69,7 @@ class Connection:
         self._sock = sock
         self._server = server
         self._buffer = bytearray()
+        self.follows = False
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -70,6 +77,17 @@ class Connection:
     @property
     def ending_fd(self) -> int:
         return self._server.ending_fd
+
+    def notify(self, method: str, params: dict[str, Any]) -> None:
+        self._send({"jsonrpc": "2.0", "method": method, "params": params})
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        self._server.set_following(self, True)
+        try:
+            yield
+        finally:
+            self._server.set_following(self, False)
 
     def serve(self) -> None:
         """Answer requests until the client closes the connection, or the core ends."""
@@ -82,7 +100,8 @@ class Connection:
     def end(self) -> None:
         """No further request is read; the answer under way can still be sent."""
         with suppress(OSError):  # the client was quicker
-            self._sock.shutdown(socket.SHUT_RD)
+            # who follows and does not read would be waited for; what it has been sent it keeps
+            self._sock.shutdown(socket.SHUT_RDWR if self.follows else socket.SHUT_RD)
 
     def close(self) -> None:
         with suppress(OSError):
@@ -129,7 +148,10 @@ class Connection:
             else:
                 answer = self._one(request)
         if answer is not None:
-            self._sock.sendall(json.dumps(answer, separators=(",", ":")).encode("ascii") + b"\n")
+            self._send(answer)
+
+    def _send(self, message: Any) -> None:
+        self._sock.sendall(json.dumps(message, separators=(",", ":")).encode("ascii") + b"\n")
 
     def _one(self, request: Any) -> dict[str, Any] | None:
         """The answer to one request; None for a notification."""
@@ -211,6 +233,21 @@ class ControlServer:
         with self.lock:
             return len(self._threads)
 
+    @property
+    def busy(self) -> bool:
+        """Whether anybody is connected who does more than follow events."""
+        with self.lock:
+            return self._busy()
+
+    def _busy(self) -> bool:
+        return not all(connection.follows for connection in self._threads)
+
+    def set_following(self, connection: Connection, follows: bool) -> None:
+        """Note whether a client only follows events."""
+        with self.lock:
+            connection.follows = follows
+        self._changed()
+
     def listen(self, path: str) -> None:
         """Bind: from now on clients can connect, and wait to be served. Raises OSError."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -232,14 +269,14 @@ class ControlServer:
 
     def end(self, unless: Callable[[], bool] | None = None) -> bool:
         """Take the socket out of the directory, unless ``unless()`` holds or (given it) a client
-        is connected; whether that was done.
+        is connected that does more than follow events; whether that was done.
 
         The decision is taken under the lock under which a client becomes a connection: a client
         is either connected in time, or its connection ends without an answer, or it finds no
         socket; in the last two cases it starts the next core.
         """
         with self.lock:
-            if unless is not None and (self._threads or unless()):
+            if unless is not None and (self._busy() or unless()):
                 return False
             self.ending = True
             if self.ending_fd >= 0:

@@ -13,9 +13,11 @@ from dataclasses import replace
 from typing import Any
 
 from dmtool.core.entry import Entry, Reference
+from dmtool.core.news import News
 from dmtool.core.settle import Settling
 from dmtool.core.state import Definition, State
 from dmtool.device import MappedDevice
+from dmtool.device.events import Event
 from dmtool.errors import CoreError, DeviceError, NoSuchDevice
 from dmtool.names import NAME_MAX, UUID_MAX
 
@@ -40,6 +42,7 @@ class Devices:
         self._uuids: dict[str, Entry] = {}
         self._minors: dict[int, Entry] = {}
         self.settling = Settling(state, lambda entry: self.remove(entry, deferred=True))
+        self.news = News()
 
     # -- looking up ---------------------------------------------------------------------------
 
@@ -150,7 +153,7 @@ class Devices:
         self._names[entry.device.name] = entry
         if entry.device.uuid:
             self._uuids[entry.device.uuid] = entry
-        entry.device.on_event = lambda _: self.settling.event(entry)
+        entry.device.on_event = lambda event: self._evented(entry, event)
         entry.device.on_idle = lambda _: self.settling.idle(entry)
         return entry
 
@@ -158,8 +161,28 @@ class Devices:
         """Everybody may see the device now."""
         with self.lock:
             entry.published = True
+            early, entry.early = entry.early, []
+            self.news.tell(entry, "create", 0)
+            for event in early:
+                self._tell(entry, event)
         if entry.device.event_nr != entry.definition.event_nr:
             self.settling.event(entry)  # a target was quick
+
+    def _evented(self, entry: Entry, event: Event) -> None:
+        self.settling.event(entry)
+        with self.lock:
+            if entry.published:
+                self._tell(entry, event)
+            else:
+                entry.early.append(event)
+
+    def _tell(self, entry: Entry, event: Event) -> None:
+        more: dict[str, Any] = {}
+        if event.kind == "target":
+            more = {"type": event.type, "sector": event.sector, "what": event.what}
+        elif event.kind == "rename":
+            more = {"old_name": event.what}
+        self.news.tell(entry, event.kind, event.event_nr, **more)
 
     def discard(self, entry: Entry) -> None:
         """A device could not be made: leave nothing of it."""
@@ -178,6 +201,12 @@ class Devices:
         changed = replace(entry.definition, **{"event_nr": entry.device.event_nr, **changes})
         if not entry.unwritten:
             self.state.save(changed)
+        entry.definition = changed
+
+    def write_ahead(self, entry: Entry, *, durable: bool, **changes: Any) -> None:
+        """As ``save``, and written now, inside of ``at_once`` too; ``durable``: on stable storage."""
+        changed = replace(entry.definition, **{"event_nr": entry.device.event_nr, **changes})
+        self.state.save(changed, durable=durable)
         entry.definition = changed
 
     @contextmanager
@@ -212,6 +241,7 @@ class Devices:
                 entry.device.rename(name)
             else:
                 entry.device.name = name
+                self.news.tell(entry, "rename", entry.device.event_nr, old_name=old)
             with self.lock:
                 del self._names[old]
             return entry
@@ -230,6 +260,7 @@ class Devices:
                 entry.device.set_uuid(uuid)
             else:
                 entry.device.uuid = uuid
+                self.news.tell(entry, "uuid", entry.device.event_nr)
             return entry
 
     @contextmanager
@@ -307,6 +338,7 @@ class Devices:
         try:
             entry.device.destroy()
         finally:
+            self.news.tell(entry, "remove", entry.device.event_nr)
             self.forget(entry)
         return True
 

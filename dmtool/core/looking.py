@@ -69,3 +69,27 @@ def outlined(
         "runs": [stretch._asdict() for stretch in found.stretches],
         "parts": [list(share.items()) for share in found.parts],
     }
+
+
+def areas(
+    entry: Entry, dependency: Callable[[Backing], dict[str, Any]], *, inactive: bool
+) -> dict[str, Any]:
+    """The answer of the method ``areas``, but for *info*: what each target says that it uses
+    (iterate_devices). ``dependency`` tells of a device below."""
+    devices, found = looked(entry, _areas, inactive=inactive) or ([], [])
+    return {"devices": [dependency(device) for device in devices], "areas": found}
+
+
+def _areas(table: Table) -> tuple[list[Backing], list[dict[str, int]]]:
+    devices = list(table.backings)
+    numbers = {id(device): number for number, device in enumerate(devices)}
+    found: list[dict[str, int]] = []
+    for number, target in enumerate(table.targets):
+        begin = target.begin
+
+        def area(device: Backing, start: int, length: int, begin: int = begin) -> None:
+            place = {"target": begin, "device": numbers[id(device)]}
+            found.append({**place, "start": start, "length": length})
+
+        table.uses(number, area)
+    return devices, found

@@ -14,11 +14,13 @@ from dmtool.btree import INDEX
 from dmtool.core.call import Call, Number32, Path, method
 from dmtool.core.control import ENDING, NO_METHOD, Peer, ProtocolError
 from dmtool.core.entry import Entry, Reference
+from dmtool.core.entry import info as told
+from dmtool.core.looking import areas as areas_of
 from dmtool.core.looking import outlined
+from dmtool.core.news import send
 from dmtool.core.stack import explain as explained
 from dmtool.core.state import READ_AHEAD, Definition
 from dmtool.core.step import step
-from dmtool.core.tables import info as told
 from dmtool.device.meter import METER
 from dmtool.errors import DmtoolError
 from dmtool.table import check as checked
@@ -180,10 +182,17 @@ class Methods:
         noflush: bool = False,
         nolockfs: bool = False,
         read_ahead: Number32 | None = None,
+        event_nr: int | None = None,
+        durable: bool = False,
     ) -> Info:
         return told(
             self._core.tables.resume(
-                device, noflush=noflush, read_ahead=read_ahead, client_fd=peer.fileno()
+                device,
+                noflush=noflush,
+                read_ahead=read_ahead,
+                client_fd=peer.fileno(),
+                event_nr=event_nr,
+                durable=durable,
             )
         )
 
@@ -233,6 +242,11 @@ class Methods:
         entry = self._core.devices.find(device)
         found = outlined(entry, parts, runs, self._dependency, inactive=inactive)
         return {"info": told(entry), **found}
+
+    @method("deps")
+    def areas(self, *, device: Reference, inactive: bool = False) -> Info:
+        entry = self._core.devices.find(device)
+        return {"info": told(entry), **areas_of(entry, self._dependency, inactive=inactive)}
 
     @method("reload")
     def check(
@@ -301,6 +315,11 @@ class Methods:
             return _waited(entry, event_nr, fd, peer)
         finally:
             entry.device.unwatch(fd)
+
+    @method("waitevent")
+    def events(self, peer: Peer, *, device: Reference | None = None) -> Info:
+        send(self._core.devices, device, peer)
+        return {}
 
     def _lines(
         self, what: str, device: Reference, inactive: bool, target: str | None, text: bool

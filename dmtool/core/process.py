@@ -190,7 +190,7 @@ class Core:
         return not came and not self._nbd.connections and not self._opened()
 
     def _busy(self) -> bool:
-        return self.stays or self._defined() or bool(self._control.connections)
+        return self.stays or self._defined() or self._control.busy
 
     def _needed(self) -> bool:
         return self.stays or self._defined() or self._opened()

@@ -223,14 +223,15 @@ class State:
                 db.execute("INSERT INTO table_text VALUES (?, ?, ?)", (number, part, text))
         return StoredTable(number, readonly, lower)
 
-    def save(self, device: Definition) -> None:
-        """Write a device's row, and drop the tables of its that it no longer names.
+    def save(self, device: Definition, *, durable: bool = False) -> None:
+        """Write a device's row, and drop the tables of its that it no longer names; with
+        ``durable`` all that was written up to now is on stable storage afterwards.
 
         The event number is not lowered: an event may have been counted, and written, meanwhile.
         """
         live = device.live.id if device.live else None
         inactive = device.inactive.id if device.inactive else None
-        with self._transaction() as db:
+        with self._transaction(durable=durable) as db:
             db.execute(
                 "INSERT INTO devices (minor, name, uuid, live, inactive, suspended, event_nr,"
                 " read_ahead, deferred_remove, mode, uid, gid)"
@@ -266,9 +267,11 @@ class State:
             db.execute("DELETE FROM tables WHERE minor = ?", (minor,))
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
         with self._lock:
             try:
+                # FULL: every commit syncs the log (sqlite.org/pragma.html#pragma_synchronous)
+                self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
                 self._db.execute("BEGIN IMMEDIATE")
                 try:
                     yield self._db

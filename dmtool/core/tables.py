@@ -6,17 +6,16 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from dmtool.core.devices import Devices
-from dmtool.core.entry import Entry, Reference
+from dmtool.core.entry import Entry, Reference, info
 from dmtool.core.looking import looked
 from dmtool.core.stack import Resolver
 from dmtool.core.state import Definition, StoredTable
 from dmtool.core.step import step
-from dmtool.device import MAJOR
 from dmtool.device.stats import USAGE as STATS_MESSAGES
 from dmtool.errors import (
     DeviceError,
@@ -103,6 +102,8 @@ class Tables:
                 table.close()
                 raise
             entry.device.load(table)
+            if entry.published:
+                self._tell(entry, "load")
             return stored
 
     @contextmanager
@@ -127,6 +128,7 @@ class Tables:
         with step("clear"), self.devices.held(reference) as entry:
             self.devices.save(entry, inactive=None)
             entry.device.clear()
+            self._tell(entry, "clear")
             return entry
 
     def suspend(self, reference: Reference, *, noflush: bool, client_fd: int = -1) -> Entry:
@@ -140,6 +142,7 @@ class Tables:
             except BaseException:
                 self.devices.save(entry, suspended=entry.device.suspended)
                 raise
+            self._tell(entry, "suspend")
             return entry
 
     def resume(
@@ -149,17 +152,27 @@ class Tables:
         noflush: bool = False,
         read_ahead: int | None = None,
         client_fd: int = -1,
+        event_nr: int | None = None,
+        durable: bool = False,
     ) -> Entry:
         """Swap the inactive table in, if there is one, and let I/O in.
 
-        A stored table that could not be made at the start is tried again. Raises OSError EINTR
-        as ``suspend``.
+        What is stored then has the new table before any I/O reaches that: a crash never takes
+        back a table that has been written to. ``durable``: nor does a power cut. ``event_nr``: only
+        if that is still the number of the last event when no I/O is under way; else DeviceError
+        ESTALE, and all is as it was. A stored table that could not be made at the start is tried
+        again. Raises OSError EINTR as ``suspend``.
         """
         with step("resume"), self.devices.held(reference) as entry, self.devices.at_once(entry):
             if read_ahead is not None:
                 self.devices.save(entry, read_ahead=read_ahead)
             self.remake(entry)
-            self._resume(entry, noflush=noflush, client_fd=client_fd)
+
+            def confirm() -> None:
+                _check_event(entry, event_nr)
+                self.devices.write_ahead(entry, durable=durable, **_swapped(entry))
+
+            self._resume(entry, noflush=noflush, client_fd=client_fd, confirm=confirm)
             return entry
 
     def remake(self, entry: Entry) -> None:
@@ -181,20 +194,31 @@ class Tables:
         if table is not None:
             entry.device.load(table)
 
-    def _resume(self, entry: Entry, *, noflush: bool, client_fd: int) -> None:
-        """For use inside ``at_once``."""
+    def _resume(
+        self,
+        entry: Entry,
+        *,
+        noflush: bool,
+        client_fd: int,
+        confirm: Callable[[], None] = lambda: None,
+    ) -> None:
+        """For use inside ``at_once``; ``confirm`` as in MappedDevice.resume."""
         device = entry.device
+        idle = not device.suspended and device.inactive is None
         try:
-            if noflush and device.inactive is not None:
-                device.suspend(noflush=True, client_fd=client_fd)
-            device.resume(client_fd=client_fd)
+            device.resume(noflush=noflush, client_fd=client_fd, confirm=confirm)
         finally:
             changes: dict[str, Any] = {"suspended": device.suspended}
             if entry.definition.inactive is not None and device.inactive is None:
-                changes |= {"live": entry.definition.inactive, "inactive": None}
+                changes |= _swapped(entry)
             if device.live is not None:
                 entry.error = None
             self.devices.save(entry, **changes)
+        if not idle:
+            self._tell(entry, "resume")
+
+    def _tell(self, entry: Entry, kind: str) -> None:
+        self.devices.news.tell(entry, kind, entry.device.event_nr)
 
     def wipe(self, reference: Reference, *, noflush: bool, client_fd: int = -1) -> Entry:
         """One error target over the whole size (``_error_device`` of dmsetup.c). Raises OSError
@@ -320,32 +344,22 @@ def _syntax_first(text: str, source: str) -> Iterator[None]:
         raise
 
 
-def info(entry: Entry) -> dict[str, Any]:
-    """*info* of docs/control-protocol.md."""
-    device, definition = entry.device, entry.definition
-    live, inactive = device.live, device.inactive
-    return {
-        "name": device.name,
-        "uuid": device.uuid,
-        "major": MAJOR,
-        "minor": device.minor,
-        "suspended": device.suspended,
-        "readonly": live.readonly if live else False,
-        "live": live is not None,
-        "inactive": inactive is not None,
-        "open_count": device.open_count,
-        "event_nr": device.event_nr,
-        "target_count": len(live.targets) if live else 0,
-        "size": live.sectors if live else 0,
-        "inactive_target_count": len(inactive.targets) if inactive else 0,
-        "inactive_readonly": inactive.readonly if inactive else False,
-        "read_ahead": definition.read_ahead,
-        "deferred_remove": definition.deferred_remove,
-        "mode": definition.mode,
-        "uid": definition.uid,
-        "gid": definition.gid,
-        "error": entry.error,
-    }
+def _swapped(entry: Entry) -> dict[str, Any]:
+    """What a resume changes in a definition."""
+    changes: dict[str, Any] = {"suspended": False}
+    if entry.definition.inactive is not None:
+        changes |= {"live": entry.definition.inactive, "inactive": None}
+    return changes
+
+
+def _check_event(entry: Entry, event_nr: int | None) -> None:
+    now = entry.device.event_nr
+    if event_nr is not None and now != event_nr:
+        raise DeviceError(
+            f"event {now} came after {event_nr}",
+            errno=errno.ESTALE,
+            hint="look at the device again",
+        )
 
 
 def _rows(table: Table, what: str, type: str | None) -> Iterator[Row]:

@@ -8,29 +8,49 @@ import os
 import select
 import threading
 from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from dmtool.targets.target import Target
+
+
+class Event(NamedTuple):
+    """What happened. ``kind``: ``target`` (``type`` is its target type, ``sector`` where it begins,
+    ``what`` its own words), ``rename`` (``what``: the old name) or ``uuid``."""
+
+    kind: str
+    event_nr: int
+    type: str = ""
+    sector: int | None = None
+    what: str = ""
 
 
 class Events:
-    """``event_nr`` counts from 0. ``on_event(device)`` is called, on any thread, after it changed.
+    """``event_nr`` counts from 0. ``on_event(event)`` is called for each, in their order, on any
+    thread; it must not wait, nor raise or watch events itself.
 
     Threads: every method from any thread.
     """
 
     def __init__(self) -> None:
         self.event_nr = 0
-        self.on_event: Callable[[Events], None] | None = None
+        self.on_event: Callable[[Event], None] | None = None
         self._gone = False  # there will be no event any more
         self._counting = threading.Lock()
         self._watchers: set[int] = set()
 
-    def raise_event(self) -> None:
-        """Count an event and wake who waits for one."""
+    def raise_event(
+        self, kind: str = "target", type: str = "", sector: int | None = None, what: str = ""
+    ) -> None:
+        """Count an event, tell of it, and wake who waits for one."""
         with self._counting:
             self.event_nr += 1
+            if self.on_event is not None:
+                self.on_event(Event(kind, self.event_nr, type, sector, what))
         self._wake()
-        on_event = self.on_event
-        if on_event is not None:
-            on_event(self)
+
+    def target_event(self, target: Target[Any], what: str) -> None:
+        """The event of a target."""
+        self.raise_event("target", target.type.name, target.begin, what)
 
     def wait(self, event_nr: int, cancel_fd: int = -1) -> int | None:
         """Wait until the event number is another than ``event_nr``, and return it.

@@ -87,7 +87,7 @@ class MappedDevice(Events):
         with self._control:
             self._check()
             old, self.inactive = self.inactive, table
-            table.on_event = self.raise_event
+            table.on_event = self.target_event
             table.drain, table.watch.on_replan = self._gate.drain, self._gate.recall
         _destroy(old)
 
@@ -113,12 +113,15 @@ class MappedDevice(Events):
             self._quiesce(noflush, client_fd)
             self.suspended = True
 
-    def resume(self, *, noflush: bool = False, client_fd: int = -1) -> None:
+    def resume(
+        self, *, noflush: bool = False, client_fd: int = -1, confirm: Callable[[], None] = _nothing
+    ) -> None:
         """Make the inactive table, if there is one, the live one, and let I/O in.
 
         A device that is not suspended is so for that moment, as by ``suspend``. Without any
-        table nothing happens, as in the kernel. If a target refuses (preresume) or the old table
-        cannot be suspended, everything is as it was before.
+        table nothing happens, as in the kernel. If a target refuses (preresume), the old table
+        cannot be suspended, or ``confirm()`` raises, everything is as it was before. ``confirm``
+        is called last, while no I/O is under way and none may enter; after it nothing can fail.
         """
         old: Table | None = None
         with self._control:
@@ -135,6 +138,7 @@ class MappedDevice(Events):
                 table = new or self.live
                 assert table is not None
                 self._hook(table, "preresume")
+                confirm()
             except BaseException:
                 if quiesced:
                     self._reopen()
@@ -221,15 +225,15 @@ class MappedDevice(Events):
     # -- names and openers --------------------------------------------------------------------
 
     def rename(self, name: str) -> None:
-        self.name = name
-        self.raise_event()
+        old, self.name = self.name, name
+        self.raise_event("rename", what=old)
 
     def set_uuid(self, uuid: str) -> None:
         """Set the uuid, which can be done once. Raises OSError EINVAL if it has one."""
         if self.uuid:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         self.uuid = uuid
-        self.raise_event()
+        self.raise_event("uuid")
 
     def open(self) -> None:
         """Count an opener. Raises OSError ENXIO if the device is gone or has no live table."""
@@ -392,4 +396,5 @@ def _destroy(table: Table | None) -> None:
     waits for the garbage collection to close descriptors has them open for long."""
     if table is not None:
         table.close()
-        table.on_event = table.drain = _nothing
+        table.on_event = lambda _target, _what: None
+        table.drain = _nothing

@@ -35,8 +35,8 @@ class Layout:
                     them.
     ``block_size``  bytes, the largest logical block size below.
     ``noflush``     the suspend under way is one without flush.
-    ``on_event``    called when a target raises an event; ``drain``: waits until all I/O that
-                    is under way is done. The mapped device that takes the table sets both.
+    ``on_event``    called with the target, and its words, of an event; ``drain``: waits until all
+                    I/O under way is done. The mapped device that takes the table sets both.
 
     Threads: one at a time.
     """
@@ -51,7 +51,7 @@ class Layout:
         self.block_size = 512
         self.sectors = 0
         self.size = 0
-        self.on_event: Callable[[], None] = lambda: None
+        self.on_event: Callable[[Target[Any], str], None] = lambda _target, _what: None
         self.drain: Callable[[], None] = lambda: None
         self.watch = Watch()
         self._runs: Runs = []
@@ -84,8 +84,8 @@ class Layout:
         self._begins = array("Q", map(to_bytes, begins))
         self._find = Index(array("Q", [begin - 1 for begin in begins[1:]])).find
 
-    def event(self) -> None:
-        self.on_event()
+    def event(self, target: Target[Any], what: str) -> None:
+        self.on_event(target, what)
 
     def replan(self, target: Target[Any], wait: bool) -> None:
         with self._replan:

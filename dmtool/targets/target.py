@@ -21,7 +21,7 @@ class Owner(Protocol):
     readonly: bool
     noflush: bool
 
-    def event(self) -> None: ...
+    def event(self, target: Target[Any], what: str) -> None: ...
     def replan(self, target: Target[Any], wait: bool) -> None: ...
 
 
@@ -32,7 +32,7 @@ class _Gone:
         self.readonly = owner.readonly
         self.noflush = owner.noflush
 
-    def event(self) -> None:
+    def event(self, target: Target[Any], what: str) -> None:
         pass
 
     def replan(self, target: Target[Any], wait: bool) -> None:
@@ -84,9 +84,10 @@ class Target(Generic[C]):
         with Requeue (dm_noflush_suspending)."""
         return self._owner.noflush
 
-    def event(self) -> None:
-        """Raise the mapped device's event number: wakes `dmtool wait` (dm_table_event)."""
-        self._owner.event()
+    def event(self, what: str = "") -> None:
+        """Raise the mapped device's event number: wakes `dmtool wait` (dm_table_event). ``what``
+        happened, in a few words, is what `dmtool events` shows."""
+        self._owner.event(self, what)
 
     def replan(self, *, wait: bool = True) -> None:
         """Ask ``plan`` again and put its answer in place of the old one: no I/O that begins after

@@ -11,7 +11,7 @@ from functools import partial
 
 from dmtool.api import SECTOR
 from dmtool.plugins.mirror.mirror import NEVER, Mirror
-from dmtool.plugins.mirror.throttle import Throttle
+from dmtool.plugins.mirror.throttle import Throttle, first_rate
 from dmtool.plugins.mirror.transfer import Transfer
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class Copier:
 
     def __init__(self, mirror: Mirror) -> None:
         self._mirror = mirror
-        self._throttle = Throttle()
+        self._throttle = Throttle(first_rate())
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._single_until = 0  # a window failed: up to here, a region at a time

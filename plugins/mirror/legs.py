@@ -117,6 +117,12 @@ class Legs:
             self.default = good[0] if good else self.default
         return bool(new)
 
+    def told(self, legs: Iterable[int], failure: Failure) -> str:
+        """A failure in words."""
+        return " and ".join(
+            f"{self.places[leg].device}: {self._last[leg]} ({failure.value})" for leg in legs
+        )
+
     def candidates(self) -> list[int]:
         """Legs to read from where all are alike: first those without an error, from the default
         one on downwards."""

@@ -68,7 +68,7 @@ class Mirror:
         self.regions = Regions(ti.len, dirty.region_size, self.in_sync, self.lock)
         self.held = 0
         self._suspending = False
-        self._events = 0
+        self._events: list[str] = []
         self._planned = (self.in_sync, self.legs.default)
         self._settling = threading.Lock()
         self._touched: list[tuple[int, int]] | None = None  # written while regions are cleaned
@@ -108,14 +108,14 @@ class Mirror:
             with self.lock:
                 planned = (self.in_sync, self.legs.default)
                 changed, self._planned = planned != self._planned, planned
-                events, self._events = self._events, 0
+                events, self._events = self._events, []
             if changed:
                 # Nobody waits for I/O of the old plan: what is held would never end. It writes to
                 # all legs, so it does no harm but to a copy; and what was in sync while there was
                 # a plan is copied only after a suspend, which did wait.
                 self.ti.replan(wait=False)
-        for _ in range(events):
-            self.ti.event()
+        for what in events:
+            self.ti.event(what)
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -251,8 +251,9 @@ class Mirror:
     def _fail(self, legs: Iterable[int], failure: Failure) -> None:
         """Legs failed, of one kind or another; what that means for the default leg. With the lock
         held; ``settle`` is to follow."""
-        if self.legs.fail(legs, failure, alike=self.regions.whole) and self.options.handle_errors:
-            self._events += 1
+        bad = sorted(legs)
+        if self.legs.fail(bad, failure, alike=self.regions.whole) and self.options.handle_errors:
+            self._events.append(self.legs.told(bad, failure))
 
     def _lose_all(self, legs: set[int]) -> None:
         """What was written to legs may be lost, nobody knows since when."""
@@ -264,7 +265,7 @@ class Mirror:
     def _log_failed(self) -> None:
         log.warning("%s: the log failed: %s", self, self.log.status())
         with self.lock:
-            self._events += 1
+            self._events.append(f"log failed: {self.log.status()}")
 
     # -- copying, on the copier's thread ----------------------------------------------------------
 
@@ -294,7 +295,7 @@ class Mirror:
             if self.complete:
                 self.in_sync = True
                 self.legs.forgive()
-                self._events += 1
+                self._events.append("in sync")
                 self.lock.notify_all()
         self.settle()
 

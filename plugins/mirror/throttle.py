@@ -3,9 +3,15 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 
 from dmtool.api import SECTOR, TargetError
+
+VARIABLE = "DMTOOL_MIRROR_RATE"
+
+log = logging.getLogger(__name__)
 
 _UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _RATE = re.compile(r"([0-9]{1,19})([A-Za-z]*)(?:/s)?")
@@ -23,8 +29,8 @@ class Throttle:
     Times are seconds of any one clock. Threads: its owner's lock.
     """
 
-    def __init__(self) -> None:
-        self.rate = 0
+    def __init__(self, rate: int = 0) -> None:
+        self.rate = rate
         self.paused = False
         self._next = 0.0
 
@@ -46,6 +52,17 @@ class Throttle:
         """A step that began at ``begun`` moved ``amount`` bytes."""
         if self.rate:
             self._next = max(self._next, begun) + amount / self.rate
+
+
+def first_rate() -> int:
+    """The rate of a mirror to which nobody has said another, in bytes a second: as dm-raid1's
+    module parameter raid1_resync_throttle one for all, DMTOOL_MIRROR_RATE in the environment."""
+    word = os.environ.get(VARIABLE, "none")
+    try:
+        return parse_rate(word)
+    except TargetError as error:
+        log.warning("%s: %s: %s", VARIABLE, error, error.cause)
+        return 0
 
 
 def parse_rate(word: str) -> int:

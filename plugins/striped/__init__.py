@@ -63,7 +63,7 @@ def end_io(ti: Target[Stripes], io: Io, error: int) -> int:
             if extent.device is io.device:
                 stripes.errors[i] += 1
                 if stripes.errors[i] < EVENTS:
-                    ti.event()
+                    ti.event(f"{extent.device} failed")
     return error
 
 

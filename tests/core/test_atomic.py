@@ -7,6 +7,7 @@ a command, by a connection of its own.
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import pytest
 
 from dmtool.core.process import Core
 from dmtool.core.state import State
+from dmtool.device import MappedDevice
 from dmtool.directory import Directory
 
 if TYPE_CHECKING:
@@ -104,16 +106,63 @@ def test_what_cannot_be_stored_is_stored_with_the_next_change(
     call: Call, core: Core, directory: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call("create", name="a", table="0 8 zero")
+    with monkeypatch.context() as patched:
+        patched.setattr(core.devices.state, "save", _full)
+        with pytest.raises(Exception, match="full"):
+            call("wipe", device=A)
+    # I/O goes to the new table: there is no way back
+    assert call("table", device=A)["targets"][0]["type"] == "error"
+    assert call("load", device=A, table="0 24 zero")["inactive"]
+    ((_, _, _, live, inactive, *_),) = stored(directory)
+    assert (live, inactive) == ("0 8 error \n", "0 24 zero \n")
+
+
+def test_a_resume_that_cannot_be_stored_is_none(
+    call: Call, core: Core, directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No byte may reach a table that a crash would take back."""
+    call("create", name="a", table="0 8 zero")
     call("load", device=A, table="0 16 zero")
     with monkeypatch.context() as patched:
         patched.setattr(core.devices.state, "save", _full)
         with pytest.raises(Exception, match="full"):
             call("resume", device=A)
-    # I/O goes to the new table: there is no way back
-    assert call("info", device=A)["size"] == 16
-    assert call("load", device=A, table="0 24 zero")["inactive"]
+    info = call("info", device=A)
+    assert (info["size"], info["inactive"], info["suspended"]) == (8, True, False)
     ((_, _, _, live, inactive, *_),) = stored(directory)
-    assert (live, inactive) == ("0 16 zero \n", "0 24 zero \n")
+    assert (live, inactive) == ("0 8 zero \n", "0 16 zero \n")
+    assert call("resume", device=A)["size"] == 16
+
+
+def test_a_table_is_stored_before_io_reaches_it(
+    call: Call, core: Core, directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call("create", name="a", table="0 8 zero")
+    call("load", device=A, table="0 16 zero")
+    found: list[Any] = []
+    reopen = MappedDevice._reopen
+
+    def reopened(device: MappedDevice) -> None:
+        found.append(stored(directory)[0][3:6])
+        reopen(device)
+
+    monkeypatch.setattr(MappedDevice, "_reopen", reopened)
+    call("resume", device=A)
+    assert found == [("0 16 zero \n", None, 0)]
+
+
+@pytest.mark.parametrize("noflush", [False, True])
+def test_a_resume_that_something_came_before_is_none(
+    call: Call, refused: Callable[..., Any], noflush: bool
+) -> None:
+    call("create", name="a", table="0 8 zero")
+    call("set_uuid", device=A, uuid="U")
+    call("load", device=A, table="0 16 zero")
+    data = refused("resume", device=A, event_nr=0, noflush=noflush).data
+    assert (data["errno"], data["reason"]) == (errno.ESTALE, "event 1 came after 0")
+    info = call("info", device=A)
+    assert (info["size"], info["inactive"], info["suspended"]) == (8, True, False)
+    assert call("resume", device=A, event_nr=1, durable=True)["size"] == 16
 
 
 def test_a_suspend_that_cannot_be_stored_is_none(
@@ -127,7 +176,7 @@ def test_a_suspend_that_cannot_be_stored_is_none(
     assert not call("info", device=A)["suspended"]
 
 
-def _full(*_: object) -> None:
+def _full(*_: object, **__: object) -> None:
     from dmtool.errors import CoreError
 
     raise CoreError("the disk is full")
