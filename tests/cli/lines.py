@@ -20,7 +20,7 @@ ANY = [c.id for c in (*COLUMNS, *SPECIAL_COLUMNS)]
 _TYPES = {c.id: c.type for c in (*COLUMNS, *SPECIAL_COLUMNS)}
 # They repeat a report for ever, debug what libdm does, ask for a kernel or for a terminal.
 _NOT_TRIED = {"count", "interval", "verbose", "version", "exec", "debug", "json", "offset",
-              "dot", "format", "mermaid"}  # fmt: skip
+              "dot", "format", "mermaid", "abort", "from", "rate", "to"}  # fmt: skip
 
 NAMES = st.text("ab-_.:\\ é", max_size=12)
 NOISE = "&|,#!()[]{}\"'=~<> %kMb.5a-_\t"
