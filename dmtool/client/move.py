@@ -170,7 +170,7 @@ class Move:
         below, under = self._below(), None
         if below is not None:
             if not below["live"]:
-                raise MoveError(f"{below['name']}: {below['error']}")
+                raise MoveError(f"{below['name']} has no live table: {below['error']}")
             table = self._client.call("table", device={"uuid": self._uuid})
             under = Underlay.of(table["targets"])
             if under is None:
@@ -179,7 +179,9 @@ class Move:
         if info["suspended"]:
             raise MoveError("the device is suspended", "resume it first")
         if not info["live"]:
-            raise MoveError(f"the device has no live table{info['error'] and ': '}{info['error']}")
+            raise MoveError(
+                ": ".join(filter(None, ["the device has no live table", info["error"]]))
+            )
         return seen
 
     def _below(self) -> Info | None:
