@@ -51,9 +51,13 @@ BASIC = [READ_32, WRITE_32, READ_1M, WRITE_1M, READ_1]
 
 
 class Light:
-    """The light client; compiled into ``folder`` first. None of it where there is no compiler."""
+    """The light client; compiled into ``folder`` first. None of it where there is no compiler.
+
+    ``busy``: the part of a core that it used in its last run.
+    """
 
     def __init__(self, folder: Path) -> None:
+        self.busy = 0.0
         self._program = folder / "light"
         compile_c(LIGHT, self._program)
 
@@ -64,7 +68,8 @@ class Light:
         done = subprocess.run(command, capture_output=True, check=False, timeout=patience)
         if done.returncode:
             raise SystemExit(f"{load.title}, {to.uri}: {done.stderr.decode().strip()}")
-        requests, took, _ = map(float, done.stdout.split())
+        requests, took, used = map(float, done.stdout.split())
+        self.busy = used / took
         return load.in_unit(requests, took)
 
     @contextmanager
