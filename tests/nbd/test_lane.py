@@ -4,6 +4,7 @@ tables and statistics are heeded by a thread that never asks for them."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
 import select
@@ -343,6 +344,7 @@ class TestStatistics:
         served.image("a.img", MIB, seed=1)
         served.table("0 2048 linear a.img 0")
         plain = lane.plain_of(served.device.live)
+        importlib.import_module("dmtool._stats")  # whose Meter is meant, chosen or not
         way = lane.NATIVE.Lane(0, bytearray(1 << 18), False, array("Q", [0]), 0)
         with pytest.raises(TypeError, match="not a Meter"):
             way.prepare(plain, 0, 0, 0, 0, object())
