@@ -16,6 +16,7 @@ from pathlib import Path
 import dmtool
 from dmtool import btree
 from dmtool.export.nbd import lane
+from dmtool.table import columns
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _IDLE = (3, 4)  # the fields of a `cpu` line that are idle and iowait
@@ -54,7 +55,8 @@ def description() -> dict[str, str]:
 def versions() -> dict[str, str]:
     """Of dmtool, and of everything that is compared with it and is there."""
     found = {
-        "dmtool": f"{dmtool.__version__} ({_commit()}), index {btree.INDEX}, NBD {_lane()}",
+        "dmtool": f"{dmtool.__version__} ({_commit()}), index {btree.INDEX}, NBD {_lane()},"
+        f" tables {columns.COLUMNS}",
         "Python": platform.python_version(),
     }
     for command in ("nbdkit", "qemu-nbd", "qemu-storage-daemon", "xmount", "fio", "cc"):

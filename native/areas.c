@@ -81,16 +81,29 @@ static Py_ssize_t areas_len(PyObject *object)
     return (Py_ssize_t)((Areas *)object)->areas.len;
 }
 
-static PyObject *row_of(const struct areas *areas, struct area *area, uint64_t now)
+/* The counters of an area, which `now` finds as they are, and no more where it is to be cleared. */
+static void take_area(const struct areas *areas, size_t number, uint64_t now, bool clear,
+                      struct area *taken)
+{
+    struct area *area = area_at(areas, number);
+
+    pthread_mutex_lock(&counters);
+    advance(area, 0, now);
+    advance(area, 1, now);
+    advance_any(area, now);
+    memcpy(taken, area, areas->size);
+    if (clear)
+        area_clear(areas, area);
+    pthread_mutex_unlock(&counters);
+}
+
+static PyObject *row_of(const struct areas *areas, const struct area *area)
 {
     PyObject *row = PyTuple_New((Py_ssize_t)(COUNTERS + areas->bins));
     uint64_t value[COUNTERS];
 
     if (!row)
         return NULL;
-    advance(area, 0, now);
-    advance(area, 1, now);
-    advance_any(area, now);
     for (unsigned write = 0; write < 2; write++) {
         uint64_t *half = value + write * 4;
 
@@ -120,6 +133,7 @@ static PyObject *areas_rows(PyObject *object, PyObject *const *args, Py_ssize_t 
     const struct areas *areas = &((Areas *)object)->areas;
     uint64_t range[2], now = 0;
     int clear = 0;
+    struct area *taken;
     PyObject *rows;
 
     if (!check_count("rows", count, 2, 4) || !numbers_from(args, 2, range))
@@ -128,23 +142,21 @@ static PyObject *areas_rows(PyObject *object, PyObject *const *args, Py_ssize_t 
         return NULL;
     if (count > 3 && !numbers_from(args + 3, 1, &now))
         return NULL;
+    taken = PyMem_Malloc(areas->size);
+    if (!taken)
+        return PyErr_NoMemory();
     rows = PyList_New(0);
-    if (!rows)
-        return NULL;
     now = now ? now : clock_now();
-    for (uint64_t i = range[0]; i < range[1] && i < areas->len; i++) {
-        struct area *area = area_at(areas, (size_t)i);
-        PyObject *row = row_of(areas, area, now);
-        int failed = row ? PyList_Append(rows, row) : -1;
+    for (uint64_t i = range[0]; rows && i < range[1] && i < areas->len; i++) {
+        PyObject *row;
 
+        take_area(areas, (size_t)i, now, clear, taken);
+        row = row_of(areas, taken);
+        if (!row || PyList_Append(rows, row) < 0)
+            Py_CLEAR(rows);
         Py_XDECREF(row);
-        if (failed) {
-            Py_DECREF(rows);
-            return NULL;
-        }
-        if (clear)
-            area_clear(areas, area);
     }
+    PyMem_Free(taken);
     return rows;
 }
 

@@ -3,8 +3,8 @@
  * The counters of one region, cut into areas: the twin of the class Areas in
  * dmtool/device/meter.py, which is the specification and says what the numbers mean.
  *
- * Whoever calls anything here holds the GIL, which keeps the numbers together. stats.h
- * includes this, and Python.h first: memory is Python's (PyMem_Malloc).
+ * Whoever calls anything here has the turn, which keeps the numbers together (`counters` in
+ * stats.h, which includes this, and Python.h first: memory is Python's, PyMem_Malloc).
  */
 #ifndef DMTOOL_AREAS_H
 #define DMTOOL_AREAS_H

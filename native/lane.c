@@ -227,8 +227,6 @@ static bool has_waited(struct lane *self)
 static bool enter(struct lane *self)
 {
     atomic_store(&self->inside, 1);
-    if (self->counted)
-        self->since = now();
     return atomic_load(self->turn) == self->prepared_for;
 }
 
@@ -253,10 +251,11 @@ enum reason lane_run(struct lane *self)
             leave(self);
             return CLOSED;
         }
+        if (self->meter)
+            self->since = now();
         next = collect(self, &total, &reason);
         if (total) {
-            if (self->counted)
-                lane_count(self, self->first, self->pos);
+            lane_count(self, self->first, self->pos);
             reason = answer(self, total);
         }
         if (reason == ANSWERING || reason == READING || reason == WRITING)

@@ -16,6 +16,7 @@
 #ifndef DMTOOL_LANE_H
 #define DMTOOL_LANE_H
 
+#include "counting.h"
 #include "plain.h"
 
 #include <errno.h>
@@ -47,8 +48,10 @@ struct lane {
     uint64_t spin;                 /* nanoseconds */
     unsigned misses, receives;
     long waits;
-    uint64_t reads, since;         /* `since`: when the gate was entered, nanoseconds */
-    bool counted;                  /* there are statistics */
+    uint64_t reads;
+    PyObject *meter;               /* what counts the requests, or NULL */
+    const struct counting *counting;
+    uint64_t since;                /* when it went in, where they are counted */
     _Atomic int inside;
     size_t pos, end, first;        /* `first`: of the batch, or the one large request */
     size_t done;                   /* bytes sent of its replies, or received of its payload */
@@ -61,9 +64,6 @@ struct lane {
 #define HIDDEN __attribute__((visibility("hidden")))
 
 HIDDEN enum reason lane_run(struct lane *self);
-/* Count the requests in these bytes of the buffer; before they are answered, so that who has an
- * answer finds it counted. */
-HIDDEN void lane_count(struct lane *self, size_t first, size_t end);
 /* Whether this thread has had to wait for pages or blocks: a number that rises. */
 HIDDEN long lane_waits(void);
 
@@ -75,6 +75,13 @@ HIDDEN enum reason lane_large_write(struct lane *self);
 HIDDEN bool lane_wait(struct lane *self, short events);
 /* Look at a socket for as long as a spin may take, `*until`, 0 at first; false: it is over. */
 HIDDEN bool lane_spins(const struct lane *self, uint64_t *until);
+
+/* Count the requests from byte `first` to before `end`: before the last byte of a reply is sent. */
+static inline void lane_count(const struct lane *self, size_t first, size_t end)
+{
+    if (self->meter)
+        self->counting->count(self->meter, self->buffer, first, end, self->since);
+}
 
 /* Whether a file is as long as when it was opened; asked once a batch. */
 HIDDEN bool lane_intact(struct lane *self, uint32_t backing);

@@ -97,9 +97,8 @@ enum reason lane_large_read(struct lane *self)
     self->pos += HEADER;
     self->done = 0;
     self->reads++;
-    if (self->counted)
-        lane_count(self, self->first, self->pos);
     put_chunk(end, 1u << 16, request + 8, 0);
+    lane_count(self, self->first, self->pos);
     ioctl(self->sock, FIONBIO, &(int){1}); /* there is no MSG_DONTWAIT for sendfile */
     errno = 0;
     sent = send_small(self, head, size, MSG_MORE) && send_pieces(self, offset, length) &&
@@ -202,8 +201,7 @@ enum reason lane_large_write(struct lane *self)
     self->end += self->done - length;
     self->done = length;
     self->most = HEADER;
-    if (self->counted)
-        lane_count(self, self->first, self->first + HEADER);
+    lane_count(self, self->first, self->first + HEADER);
     /* so few bytes go at once or not at all */
     while (send(self->sock, ack, sizeof(ack), MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
         if (errno != EAGAIN || !lane_wait(self, POLLOUT))

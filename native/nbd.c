@@ -6,37 +6,12 @@
  */
 #include "lane.h"
 
-#include <stddef.h>
-
 typedef struct {
     PyObject_HEAD
     struct lane lane;
-    PyObject *plain, *received; /* `received` is the object of `buffer` */
-    PyObject *count, *none;     /* a meter's method, or NULL; what a batch did not do: nothing */
-    PyThreadState *thread;      /* while a run has let go of the GIL */
+    PyObject *plain;
     Py_buffer buffer, turn;
 } Lane;
-
-void lane_count(struct lane *lane, size_t first, size_t end)
-{
-    Lane *self = (Lane *)(void *)((char *)lane - offsetof(Lane, lane));
-    PyObject *from, *to, *since, *done = NULL;
-
-    PyEval_RestoreThread(self->thread); /* meters are the GIL's */
-    from = PyLong_FromSize_t(first);
-    to = PyLong_FromSize_t(end);
-    since = PyLong_FromUnsignedLongLong(lane->since);
-    if (from && to && since)
-        done = PyObject_CallFunctionObjArgs(self->count, self->received, from, to, self->none,
-                                            since, NULL);
-    if (!done)
-        PyErr_WriteUnraisable(self->count);
-    Py_XDECREF(from);
-    Py_XDECREF(to);
-    Py_XDECREF(since);
-    Py_XDECREF(done);
-    self->thread = PyEval_SaveThread();
-}
 
 typedef struct {
     PyTypeObject *plain;
@@ -59,8 +34,7 @@ static PyObject *lane_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self = (Lane *)allocate(type, 0);
     if (!self)
         return NULL;
-    self->none = PyTuple_New(0);
-    if (!self->none || PyObject_GetBuffer(buffer, &self->buffer, PyBUF_WRITABLE) < 0 ||
+    if (PyObject_GetBuffer(buffer, &self->buffer, PyBUF_WRITABLE) < 0 ||
         PyObject_GetBuffer(turn, &self->turn, PyBUF_SIMPLE) < 0) {
         Py_DECREF(self);
         return NULL;
@@ -70,8 +44,6 @@ static PyObject *lane_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         Py_DECREF(self);
         return NULL;
     }
-    Py_INCREF(buffer);
-    self->received = buffer;
     self->lane.sock = sock;
     self->lane.structured = structured;
     self->lane.spin = (uint64_t)spin * 1000;
@@ -93,39 +65,54 @@ static void lane_dealloc(PyObject *object)
     if (self->turn.obj)
         PyBuffer_Release(&self->turn);
     Py_XDECREF(self->plain);
-    Py_XDECREF(self->received);
-    Py_XDECREF(self->count);
-    Py_XDECREF(self->none);
+    Py_XDECREF(self->lane.meter);
     PyMem_Free(self->lane.seen);
     release(object);
     Py_DECREF(type);
 }
 
+/* Have the requests counted by a Meter of dmtool._stats, or not, by None; false: an exception is set. */
+static bool take_meter(struct lane *lane, PyObject *meter)
+{
+    PyObject *before = lane->meter;
+
+    if (meter == Py_None) {
+        lane->meter = NULL;
+    } else {
+        const struct counting *counting = PyCapsule_Import(COUNTING, 0);
+
+        if (!counting)
+            return false;
+        if (Py_TYPE(meter) != counting->meter) {
+            PyErr_SetString(PyExc_TypeError, "prepare: not a Meter of dmtool._stats");
+            return false;
+        }
+        Py_INCREF(meter);
+        lane->counting = counting;
+        lane->meter = meter;
+    }
+    Py_XDECREF(before);
+    return true;
+}
+
 static PyObject *lane_prepare(PyObject *object, PyObject *args)
 {
     const ModuleState *state = PyModule_GetState(PyType_GetModule(Py_TYPE(object)));
-    PyObject *plain_object, *meter, *count = NULL;
-    Lane *self = (Lane *)object;
-    struct lane *lane = &self->lane;
+    PyObject *plain_object, *meter, *before = ((Lane *)object)->plain;
+    struct lane *lane = &((Lane *)object)->lane;
     unsigned long long turn, readable, writable;
     int closed_fd;
     const Plain *plain;
     uint64_t *seen, size;
 
     if (!PyArg_ParseTuple(args, "O!iKKKO:prepare", state->plain, &plain_object, &closed_fd, &turn,
-                          &readable, &writable, &meter))
-        return NULL;
-    if (meter != Py_None && !(count = PyObject_GetAttrString(meter, "count")))
+                          &readable, &writable, &meter) ||
+        !take_meter(lane, meter))
         return NULL;
     plain = (const Plain *)plain_object;
     seen = PyMem_Calloc(plain->backing_count + 1, sizeof(*seen));
-    if (!seen) {
-        Py_XDECREF(count);
+    if (!seen)
         return PyErr_NoMemory();
-    }
-    Py_XDECREF(self->count);
-    self->count = count;
-    lane->counted = count;
     PyMem_Free(lane->seen);
     lane->seen = seen;
     lane->batches = 0;
@@ -136,15 +123,14 @@ static PyObject *lane_prepare(PyObject *object, PyObject *args)
     lane->writable = writable < size ? writable : size;
     lane->plain = plain;
     Py_INCREF(plain_object);
-    Py_XDECREF(self->plain);
-    self->plain = plain_object;
+    ((Lane *)object)->plain = plain_object;
+    Py_XDECREF(before);
     Py_RETURN_NONE;
 }
 
 static PyObject *lane_run_one(PyObject *object, PyObject *args)
 {
-    Lane *self = (Lane *)object;
-    struct lane *lane = &self->lane;
+    struct lane *lane = &((Lane *)object)->lane;
     Py_ssize_t pos, end;
     enum reason reason;
 
@@ -158,9 +144,9 @@ static PyObject *lane_run_one(PyObject *object, PyObject *args)
     lane->end = (size_t)end;
     lane->done = 0;
     lane->waits = lane_waits();
-    self->thread = PyEval_SaveThread();
+    Py_BEGIN_ALLOW_THREADS
     reason = lane_run(lane);
-    PyEval_RestoreThread(self->thread);
+    Py_END_ALLOW_THREADS
     return Py_BuildValue("(innnn)", (int)reason, (Py_ssize_t)lane->pos, (Py_ssize_t)lane->end,
                          (Py_ssize_t)lane->first, (Py_ssize_t)lane->done);
 }
@@ -177,11 +163,6 @@ static PyObject *lane_get_inside(PyObject *object, void *Py_UNUSED(closure))
     return PyBool_FromLong(atomic_load(&((Lane *)object)->lane.inside));
 }
 
-static PyObject *lane_get_since(PyObject *object, void *Py_UNUSED(closure))
-{
-    return PyLong_FromUnsignedLongLong(((Lane *)object)->lane.since);
-}
-
 static PyMethodDef lane_methods[] = {
     {"prepare", lane_prepare, METH_VARARGS,
      "prepare($self, plain, closed_fd, turn, readable, writable, meter, /)\n--\n\n"
@@ -193,9 +174,14 @@ static PyMethodDef lane_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyObject *lane_get_since(PyObject *object, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLongLong(((Lane *)object)->lane.since);
+}
+
 static PyGetSetDef lane_attributes[] = {
+    {"since", lane_get_since, NULL, "When it last went in, in nanoseconds, if it counts.", NULL},
     {"inside", lane_get_inside, NULL, "Whether it is inside the gate.", NULL},
-    {"since", lane_get_since, NULL, "When it entered, with a meter: nanoseconds.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -2,10 +2,12 @@
 /*
  * dmtool._stats: the counters of I/O in C, the twins of the classes in dmtool/device/meter.py.
  *
- * Here is the module and its type Meter; the counting is in areas.h, the type Areas in areas.c. No
- * call lets go of the GIL: that is all that any thread needs to count, and to read what was counted.
+ * Here is the module and its type Meter; the counting is in areas.h, the type Areas in areas.c. Who
+ * counts, or reads what was counted, has `counters`; a thread need not have the GIL to count.
  */
 #include "stats.h"
+
+#include "counting.h"
 
 #define SECTOR_SHIFT 9
 #define HEADER 28 /* bytes of an NBD request */
@@ -15,6 +17,7 @@ enum { CMD_READ = 0, CMD_WRITE = 1, CMD_TRIM = 4, CMD_WRITE_ZEROES = 6 };
 typedef struct {
     PyObject_HEAD
     PyObject *regions; /* a tuple of Areas */
+    struct areas **areas; /* theirs */
     Py_ssize_t len;
     uint64_t next; /* a merged request begins at this sector */
     unsigned next_write;
@@ -22,7 +25,10 @@ typedef struct {
 
 typedef struct {
     PyTypeObject *areas;
+    struct counting counting;
 } ModuleState;
+
+pthread_mutex_t counters = PTHREAD_MUTEX_INITIALIZER;
 
 /* ---- Meter --------------------------------------------------------------------------------- */
 
@@ -44,11 +50,19 @@ static PyObject *meter_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     self->next = UINT64_MAX;
     self->regions = PySequence_Tuple(regions);
-    if (self->regions)
+    if (self->regions) {
         self->len = PyTuple_Size(self->regions);
-    for (Py_ssize_t i = 0; i < self->len; i++)
-        if (Py_TYPE(PyTuple_GetItem(self->regions, i)) != state->areas)
+        self->areas = PyMem_Calloc((size_t)self->len + 1, sizeof(*self->areas));
+        if (!self->areas)
+            PyErr_NoMemory();
+    }
+    for (Py_ssize_t i = 0; self->areas && i < self->len; i++) {
+        PyObject *areas = PyTuple_GetItem(self->regions, i);
+
+        if (Py_TYPE(areas) != state->areas)
             PyErr_SetString(PyExc_TypeError, "regions: not all of them are Areas");
+        self->areas[i] = &((Areas *)areas)->areas;
+    }
     if (PyErr_Occurred()) {
         Py_DECREF(self);
         return NULL;
@@ -61,6 +75,7 @@ static void meter_dealloc(PyObject *object)
     PyTypeObject *type = Py_TYPE(object);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
 
+    PyMem_Free(((Meter *)object)->areas);
     Py_XDECREF(((Meter *)object)->regions);
     release(object);
     Py_DECREF(type);
@@ -85,7 +100,7 @@ static inline void each_region(const Meter *self, const struct request *request,
                                area_function *what, bool done)
 {
     for (Py_ssize_t i = 0; i < self->len; i++)
-        areas_each(&((Areas *)PyTuple_GetItem(self->regions, i))->areas, request, what, done);
+        areas_each(self->areas[i], request, what, done);
 }
 
 static inline uint64_t big_endian(const unsigned char *bytes, unsigned count)
@@ -97,27 +112,11 @@ static inline uint64_t big_endian(const unsigned char *bytes, unsigned count)
     return number;
 }
 
-/* The numbers in `apart`, as far as they are asked for. */
-struct apart {
-    PyObject *tuple;
-    Py_ssize_t next;
-    uint64_t at; /* UINT64_MAX behind the last */
-};
-
-static bool apart_step(struct apart *apart)
+/* `apart`: bytes at which requests begin that are not counted, ascending, then UINT64_MAX. */
+static void count_requests(Meter *self, const unsigned char *buffer, uint64_t at, uint64_t end,
+                           const uint64_t *apart, uint64_t place, struct request *request)
 {
-    PyObject *item;
-
-    apart->at = UINT64_MAX;
-    if (apart->next == PyTuple_Size(apart->tuple))
-        return true;
-    item = PyTuple_GetItem(apart->tuple, apart->next++);
-    return numbers_from(&item, 1, &apart->at);
-}
-
-static bool count_requests(Meter *self, const unsigned char *buffer, uint64_t at, uint64_t end,
-                           struct apart *apart, uint64_t place, struct request *request)
-{
+    pthread_mutex_lock(&counters);
     while (at < end && end - at >= HEADER) {
         const unsigned char *header = buffer + at;
         unsigned command = (unsigned)big_endian(header + 6, 2);
@@ -125,10 +124,9 @@ static bool count_requests(Meter *self, const unsigned char *buffer, uint64_t at
         bool counts = length && (command == CMD_READ || command == CMD_WRITE ||
                                  command == CMD_TRIM || command == CMD_WRITE_ZEROES);
 
-        if (at == apart->at) {
+        if (at == *apart) {
             counts = false;
-            if (!apart_step(apart))
-                return false;
+            apart++;
         }
         at += HEADER + (command == CMD_WRITE ? length : 0);
         if (!counts)
@@ -138,27 +136,59 @@ static bool count_requests(Meter *self, const unsigned char *buffer, uint64_t at
         request->merged = follows(self, request);
         each_region(self, request, area_was_busy, true);
     }
-    return true;
+    pthread_mutex_unlock(&counters);
+}
+
+static void count_plain(PyObject *meter, const unsigned char *requests, uint64_t at, uint64_t end,
+                        uint64_t since)
+{
+    struct request request = {.since = since, .now = clock_now()};
+    const uint64_t none = UINT64_MAX;
+
+    if (request.now < since)
+        request.now = since;
+    count_requests((Meter *)meter, requests, at, end, &none, 0, &request);
+}
+
+/* The numbers of a sequence as count_requests has them; NULL with an exception set. */
+static uint64_t *apart_from(PyObject *sequence)
+{
+    PyObject *tuple = PySequence_Tuple(sequence);
+    Py_ssize_t count = tuple ? PyTuple_Size(tuple) : 0;
+    uint64_t *apart = NULL;
+
+    if (tuple)
+        apart = PyMem_Malloc(((size_t)count + 1) * sizeof(*apart));
+    if (tuple && !apart)
+        PyErr_NoMemory();
+    for (Py_ssize_t i = 0; apart && i < count; i++) {
+        PyObject *item = PyTuple_GetItem(tuple, i);
+
+        if (!numbers_from(&item, 1, &apart[i])) {
+            PyMem_Free(apart);
+            apart = NULL;
+        }
+    }
+    if (apart)
+        apart[count] = UINT64_MAX;
+    Py_XDECREF(tuple);
+    return apart;
 }
 
 static PyObject *meter_count(PyObject *object, PyObject *const *args, Py_ssize_t count)
 {
     struct request request = {0};
-    struct apart apart = {0};
-    uint64_t range[2], place = 0;
+    uint64_t range[2], place = 0, *apart;
     Py_buffer view;
-    bool done;
 
     if (!check_count("count", count, 5, 7) || !numbers_from(args + 1, 2, range) ||
         !numbers_from(args + 4, 1, &request.since) ||
         (count > 5 && !numbers_from(args + 5, 1, &request.now)) ||
         (count > 6 && !numbers_from(args + 6, 1, &place)))
         return NULL;
-    apart.tuple = PySequence_Tuple(args[3]);
-    if (!apart.tuple)
-        return NULL;
-    if (!apart_step(&apart) || PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0) {
-        Py_DECREF(apart.tuple);
+    apart = apart_from(args[3]);
+    if (!apart || PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0) {
+        PyMem_Free(apart);
         return NULL;
     }
     if (!request.now)
@@ -167,11 +197,9 @@ static PyObject *meter_count(PyObject *object, PyObject *const *args, Py_ssize_t
         request.now = request.since;
     if (range[1] > (uint64_t)view.len)
         range[1] = (uint64_t)view.len;
-    done = count_requests((Meter *)object, view.buf, range[0], range[1], &apart, place, &request);
+    count_requests((Meter *)object, view.buf, range[0], range[1], apart, place, &request);
     PyBuffer_Release(&view);
-    Py_DECREF(apart.tuple);
-    if (!done)
-        return NULL;
+    PyMem_Free(apart);
     Py_RETURN_NONE;
 }
 
@@ -196,13 +224,17 @@ static bool take_request(const char *name, PyObject *const *args, Py_ssize_t cou
 static PyObject *meter_begin(PyObject *object, PyObject *const *args, Py_ssize_t count)
 {
     struct request request = {0};
+    uint64_t merged;
 
     if (!take_request("begin", args, count, 1, &request, &request.now))
         return NULL;
     if (!request.now)
         request.now = clock_now();
+    pthread_mutex_lock(&counters);
     each_region((Meter *)object, &request, area_begin, false);
-    return PyLong_FromUnsignedLongLong(request.now << 1 | follows((Meter *)object, &request));
+    merged = follows((Meter *)object, &request);
+    pthread_mutex_unlock(&counters);
+    return PyLong_FromUnsignedLongLong(request.now << 1 | merged);
 }
 
 static PyObject *meter_end(PyObject *object, PyObject *const *args, Py_ssize_t count)
@@ -217,7 +249,9 @@ static PyObject *meter_end(PyObject *object, PyObject *const *args, Py_ssize_t c
     request.now = numbers[1] ? numbers[1] : clock_now();
     if (request.now < request.since)
         request.now = request.since;
+    pthread_mutex_lock(&counters);
     each_region((Meter *)object, &request, area_end, true);
+    pthread_mutex_unlock(&counters);
     Py_RETURN_NONE;
 }
 
@@ -252,8 +286,7 @@ static PyType_Spec meter_spec = {
 static int module_exec(PyObject *module)
 {
     ModuleState *state = PyModule_GetState(module);
-    PyObject *meter;
-    int failed;
+    PyObject *meter, *capsule;
 
     state->areas = (PyTypeObject *)PyType_FromModuleAndSpec(module, &areas_spec, NULL);
     if (!state->areas || PyModule_AddType(module, state->areas) < 0)
@@ -261,9 +294,14 @@ static int module_exec(PyObject *module)
     meter = PyType_FromModuleAndSpec(module, &meter_spec, NULL);
     if (!meter)
         return -1;
-    failed = PyModule_AddType(module, (PyTypeObject *)meter);
-    Py_DECREF(meter);
-    return failed;
+    state->counting = (struct counting){(PyTypeObject *)meter, count_plain};
+    capsule = PyCapsule_New(&state->counting, COUNTING, NULL);
+    if (!capsule || PyModule_AddObjectRef(module, "counting", capsule) < 0) {
+        Py_XDECREF(capsule);
+        return -1;
+    }
+    Py_DECREF(capsule);
+    return PyModule_AddType(module, (PyTypeObject *)meter);
 }
 
 static int module_clear(PyObject *module)
@@ -271,6 +309,7 @@ static int module_clear(PyObject *module)
     ModuleState *state = PyModule_GetState(module);
 
     Py_CLEAR(state->areas);
+    Py_CLEAR(state->counting.meter);
     return 0;
 }
 
@@ -279,6 +318,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     ModuleState *state = PyModule_GetState(module);
 
     Py_VISIT(state->areas);
+    Py_VISIT(state->counting.meter);
     return 0;
 }
 

@@ -10,6 +10,7 @@
 #include <Python.h>
 
 #include <limits.h>
+#include <pthread.h>
 #include <stddef.h>
 #include <time.h>
 
@@ -23,6 +24,10 @@ typedef struct {
 } Areas;
 
 extern PyType_Spec areas_spec __attribute__((visibility("hidden")));
+
+/* Held by who reads or writes counters, which may be a thread without the GIL: nothing of Python is
+ * called meanwhile. */
+extern pthread_mutex_t counters __attribute__((visibility("hidden")));
 
 static inline uint64_t clock_now(void)
 {

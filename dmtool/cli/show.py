@@ -155,18 +155,23 @@ def table(session: Session, operands: list[str]) -> None:
 
 
 def _table_of(session: Session, device: Device) -> dict[str, Any]:
-    from dmtool.cli.keys import hide_keys, without_keys
-
     switches = session.switches
+    hidden = "showkeys" not in switches
     if session.json or session.format is not None or "concise" in switches:
         answer = targets_of(session, device, "table")
-        if "showkeys" not in switches:
+        if hidden:
+            from dmtool.cli.keys import hide_keys
+
             hide_keys(answer["targets"])
         return answer
     # there may be millions of targets
     answer = targets_of(session, device, "table", text=True)
     text = answer["text"]
-    return {**answer, "targets": text if "showkeys" in switches else without_keys(text)}
+    if hidden and (" crypt " in text or " integrity " in text):
+        from dmtool.cli.keys import without_keys
+
+        text = without_keys(text)
+    return {**answer, "targets": text}
 
 
 def status(session: Session, operands: list[str]) -> None:

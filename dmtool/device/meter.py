@@ -47,7 +47,7 @@ _HISTOGRAM = 17
 _REQUEST = Struct(">4xHH8xQI")  # an NBD request: flags, command, offset, length
 _READ, _WRITE, _TRIM, _WRITE_ZEROES = 0, 1, 4, 6
 
-# In C the GIL keeps the numbers together; here this does.
+# In C a mutex keeps the numbers together; here this does.
 _turn = threading.Lock()
 
 

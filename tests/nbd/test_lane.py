@@ -4,8 +4,10 @@ tables and statistics are heeded by a thread that never asks for them."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
+import select
 import subprocess
 import sys
 import threading
@@ -255,37 +257,98 @@ class TestGate:
 
 
 class TestStatistics:
-    def test_what_is_asked_from_then_on_is_counted(
-        self,
-        served: Any,
-        structured: bool,
-        batches: list[int],
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        monkeypatch.setattr(largewrite, "in_memory", lambda backing: True)
+    def test_what_is_asked_from_then_on_is_counted(self, served: Any) -> None:
         served.image("a.img", MIB, seed=1)
         served.table("0 2048 linear a.img 0")
-        wire = served.wire(structured=structured)
+        wire = served.wire()
         asleep(wire)
         assert served.device.stats.message(["@stats_create", "-", "/1"], 2048) == "0"
-        asleep(wire)
-        before = len(batches)
-        for _ in range(3):
+        for _ in range(5):
             wire.ask(p.CMD_READ, 0, 1024)
-        wire.ask(p.CMD_READ, 0, MIB)
-        wire.ask(p.CMD_WRITE, 0, data=bytes(512))
-        wire.ask(p.CMD_WRITE, 0, data=bytes(MIB))
         printed = served.device.stats.message(["@stats_print", "0"], 2048)
         assert printed is not None
-        # reads, merged, sectors, milliseconds; the same of writes
-        words = printed.split()
-        assert words[1:4] == ["6", "0", str(2 + 3 * 2 + 2048)]
-        assert words[5:8] == ["2", "0", str(1 + 2048)]
-        assert int(words[4]) + int(words[8]) < 60_000
-        # the first after the change only
-        assert batches[before:] == []
+        assert printed.split()[1:4] == ["5", "0", "10"]  # reads, merged, sectors
         served.device.stats.message(["@stats_delete", "0"], 2048)
         asleep(wire)
+
+    @pytest.fixture(autouse=True)
+    def mapped(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(largewrite, "in_memory", lambda backing: True)
+
+    def counted(self, served: Any, structured: bool) -> Any:
+        """A connection to a device that is counted, in its lane."""
+        served.image("a.img", 4 * MIB, seed=1)
+        served.table("0 8192 linear a.img 0")
+        assert served.device.stats.message(["@stats_create", "-", "/1"], 8192) == "0"
+        wire = served.wire(structured=structured)
+        asleep(wire)
+        assert self.counts(served) == [2, 2, 0, 0, 0]
+        served.device.stats.message(["@stats_clear", "0"], 8192)
+        return wire
+
+    def counts(self, served: Any) -> list[int]:
+        """Reads and their sectors, writes and theirs, and what is in flight."""
+        words = served.device.stats.message(["@stats_print", "0"], 8192).split()[1:]
+        return [int(words[at]) for at in (0, 2, 4, 6, 8)]
+
+    def test_python_does_nothing_of_it(
+        self, served: Any, structured: bool, batches: list[int]
+    ) -> None:
+        wire = self.counted(served, structured)
+        before = len(batches)
+        sectors = 0
+        lengths = (512, 4096, LARGE, 2 * MIB)
+        for number, length in enumerate(lengths, 1):
+            sectors += length // 512
+            assert len(wire.ask(p.CMD_READ, 512, length).data) == length
+            assert self.counts(served)[:2] == [number, sectors]
+            assert not wire.ask(p.CMD_WRITE, 512, data=bytes(length)).error
+            assert self.counts(served) == [number, sectors, number, sectors, 0]
+        assert batches[before:] == []
+
+    @pytest.mark.parametrize("sent", [MIB // 2, MIB - 1])
+    def test_a_large_write_that_python_ends_is_counted_once(
+        self, served: Any, structured: bool, sent: int
+    ) -> None:
+        wire = self.counted(served, structured)
+        data = os.urandom(MIB)
+        wire.sock.sendall(wire.header(p.CMD_WRITE, 0, MIB) + data[:sent])
+        wire.wait_until_received()
+        suspending = served.in_thread(served.device.suspend)
+        wait_until(lambda: bool(select.select([served.device.closed_fd], [], [], 0)[0]))
+        wire.sock.sendall(data[sent:])
+        suspending.ends()
+        served.device.resume()
+        assert not wire.reply()[1].error
+        assert self.counts(served) == [0, 0, 1, MIB // 512, 0]
+        assert served.device.read(0, MIB) == data
+
+    def test_connections_at_once(self, served: Any, structured: bool) -> None:
+        self.counted(served, structured)
+        each = 64 * 32
+
+        def load() -> None:
+            wire = served.wire(structured=structured)
+            for _ in range(64):
+                wire.sock.sendall(b"".join(wire.header(p.CMD_READ, 0, 1024) for _ in range(32)))
+                wire.replies(32)
+
+        loads = [served.in_thread(load) for _ in range(4)]
+        while any(running.runs for running in loads):
+            assert self.counts(served)[4] == 0
+        for running in loads:
+            running.ends()
+        assert self.counts(served) == [4 * each, 8 * each, 0, 0, 0]
+
+    def test_a_meter_of_python_is_none(self, served: Any) -> None:
+        served.image("a.img", MIB, seed=1)
+        served.table("0 2048 linear a.img 0")
+        plain = lane.plain_of(served.device.live)
+        importlib.import_module("dmtool._stats")  # whose Meter is meant, chosen or not
+        way = lane.NATIVE.Lane(0, bytearray(1 << 18), False, array("Q", [0]), 0)
+        with pytest.raises(TypeError, match="not a Meter"):
+            way.prepare(plain, 0, 0, 0, 0, object())
+        way.prepare(plain, 0, 0, 0, 0, None)
 
 
 def test_the_choice() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmtool.device import meter
@@ -238,6 +238,7 @@ STEPS = st.one_of(
 
 
 @pytest.mark.native
+@settings(deadline=None)
 @given(st.lists(regions(), max_size=3), st.lists(STEPS, max_size=12))
 def test_c_and_python_count_the_same(
     shapes: list[tuple[int, int, int, tuple[int, ...]]], steps: list[tuple[Any, ...]]

@@ -119,7 +119,7 @@ class Connection:
             batch = way.large_read(self._passage, first, done)
             batch.finish(self._session, self._passage, self._out)
         elif why == lane.WRITING:
-            self._arriving(way.request(self._passage, first), done)
+            self._arriving(way.large_write(self._passage, first, done), done)
 
     def _payload(self) -> None:
         """For the payload of a write; a large one is written as it arrives."""

@@ -2,7 +2,8 @@
 """The plain requests of a connection in C, without the GIL (native/lane.c, ``dmtool._nbd``).
 
 What they are: reads and writes of what lies in image files and disks, on a connection whose reads
-are cached, that has nothing with the workers, and whose device has no mapped device below. All else, and what comes up in the middle, is for connection.py, which does all of
+are cached, that has nothing with the workers, and whose device has no mapped device below (and, if
+it is counted, is counted in C). All else, and what comes up in the middle, is for connection.py, which does all of
 it, more slowly, where there was no C compiler. docs/adr/0006-nbd-lane.md says why, and how the
 suspend gate knows of a thread that does not ask for it.
 
@@ -20,6 +21,7 @@ from weakref import WeakKeyDictionary
 
 from dmtool.backing import Backing
 from dmtool.backing.descriptor import Descriptor
+from dmtool.device.meter import METER, Meter
 from dmtool.export.nbd import commands as c
 from dmtool.export.nbd import largewrite
 from dmtool.export.nbd import protocol as p
@@ -61,6 +63,7 @@ class Lane:
         self._session = session
         self._inc = inc
         self.ready = False
+        self._meter: Meter | None = None
         self._prepared: tuple[int | None, bool] = (None, False)
         gate.visit(self._native)
 
@@ -71,8 +74,8 @@ class Lane:
     def run(self) -> tuple[int, int, int]:
         """Receive, do and answer: why it ended, the first byte in the buffer of the batch or
         request that it ended in, and how many bytes of that are done. After ANSWERING, READING and
-        WRITING it is inside the gate: ``batch``, ``large_read`` or ``request`` must follow. Raises
-        Gone."""
+        WRITING it is inside the gate: ``batch``, ``large_read`` or ``large_write`` must follow.
+        Raises Gone."""
         inc = self._inc
         why, inc.pos, inc.end, first, done = self._native.run(inc.pos, inc.end)
         if why == CLOSED:
@@ -90,26 +93,39 @@ class Lane:
             return
         self._prepared = turn, warm
         self.ready = False
-        if turn is None or table is None or passage.stacked:
+        # not the passage's, which may be older than the turn: who changes it raises that afterwards
+        meter = passage.device.stats.meter
+        if (
+            turn is None
+            or table is None
+            or passage.stacked
+            or not (meter is None or METER == "native")
+        ):
             return
         plain = plain_of(table)
         if plain is not None:
             writable = 0 if table.readonly or self._session.readonly else table.size
             readable = table.size if warm else 0
-            closed_fd, meter = self._gate.closed_fd, passage.meter
-            self._native.prepare(plain, closed_fd, turn, readable, writable, meter)
+            self._native.prepare(plain, self._gate.closed_fd, turn, readable, writable, meter)
+            self._meter = meter
             self.ready = True
 
-    def request(self, passage: Passage, first: int) -> c.Request:
-        """The request at byte ``first`` of the buffer. From here on ``passage`` is inside, in the
-        place of the lane."""
-        passage.admit(self._native, self._native.since)
+    def large_write(self, passage: Passage, first: int, done: int) -> c.Request:
+        """The write at byte ``first`` of the buffer, of whose payload so many bytes are where they
+        belong. From here on ``passage`` is inside, in the place of the lane."""
+        request = self._request(passage, first)
+        if done < request.length:  # else it has been counted
+            passage.meter, passage.since = self._meter, self._native.since
+        return request
+
+    def _request(self, passage: Passage, first: int) -> c.Request:
+        passage.admit(self._native)
         header = p.REQUEST.unpack_from(self._inc.view, first)
         return c.Request(*header[1:])
 
     def large_read(self, passage: Passage, first: int, done: int) -> Batch:
-        """The reply to the one there, of which so many bytes have been sent. Likewise."""
-        request = self.request(passage, first)
+        """The reply to the read there, of which so many bytes have been sent. Likewise."""
+        request = self._request(passage, first)
         segments = passage.segments(request.offset, request.length)
         assert segments is not None
         batch = Batch(first)
@@ -119,7 +135,7 @@ class Lane:
     def batch(self, passage: Passage, first: int) -> Batch:
         """The replies to the requests from byte ``first`` of the buffer to ``pos``, which are
         done: what is read is all in mappings. Likewise."""
-        passage.admit(self._native, self._native.since)
+        passage.admit(self._native)
         batch = Batch(first)
         while first < self._inc.pos:
             header = p.REQUEST.unpack_from(self._inc.view, first)

@@ -87,13 +87,11 @@ class Passage:
             self.asked = self._ask
         self.place = self._writable_bottom if self.stacked else table.extent
 
-    def admit(self, visitor: Visitor, since: int) -> None:
-        """Be inside in the place of a visitor, which was prepared for what was found out here and
-        has been inside ``since`` then, if that is known."""
+    def admit(self, visitor: Visitor) -> None:
+        """Be inside in the place of a visitor, which was prepared for what was found out here."""
         self.device.gate.admit(visitor)
         self.table = self._known
-        self.meter = self._stats.meter
-        self.since = since or monotonic_ns()
+        self.meter = None
 
     def leave(self) -> None:
         """Leave all gates; more than once does no harm."""
