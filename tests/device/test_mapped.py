@@ -31,6 +31,7 @@ from dmtool.errors import TableErrors
 from dmtool.table import Table, load
 from dmtool.targets.registry import TARGETS
 from dmtool.testing import pattern
+from tests.openfiles import open_in
 
 
 def _table(text: str, **options: object) -> Table:
@@ -62,12 +63,12 @@ def test_load_does_not_touch_the_live_table(dm_pattern: Callable[..., str]) -> N
 def test_clear_and_second_load_close_what_they_replace(dm_pattern: Callable[..., str]) -> None:
     a = dm_pattern("a")
     device = _device("0 8 zero")
-    before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
         device.load(_table(f"0 8 linear {a} 0"))
+    assert open_in(os.path.dirname(a))
     device.clear()
     device.clear()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert not open_in(os.path.dirname(a))
     device.destroy()
 
 

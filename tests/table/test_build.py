@@ -11,6 +11,7 @@ import pytest
 from dmtool.errors import TableError, TableErrors
 from dmtool.table import check, load
 from dmtool.testing import make_pattern
+from tests.openfiles import open_in
 
 
 @pytest.fixture
@@ -23,23 +24,16 @@ def folder(tmp_path: Path) -> str:
 def _errors(text: str, folder: str) -> list[TableError]:
     with pytest.raises(TableErrors) as caught:
         load(text, source="t", cwd=folder)
-    assert not _open_in(folder)
+    assert not open_in(folder)
     return caught.value.errors
-
-
-def _open_in(folder: str) -> list[str]:
-    """The files there that are open: other tests' descriptors may go at any time."""
-    fds = Path("/proc/self/fd")
-    links = [os.readlink(fd) for fd in fds.iterdir() if os.path.lexists(fd)]
-    return [link for link in links if link.startswith(folder)]
 
 
 def test_files_of_a_table_are_open(folder: str) -> None:
     table = load("0 8 linear a.img 0", cwd=folder)
     assert table is not None
-    assert _open_in(folder)
+    assert open_in(folder)
     table.close()
-    assert not _open_in(folder)
+    assert not open_in(folder)
 
 
 @pytest.mark.parametrize(

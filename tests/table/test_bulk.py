@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -16,6 +15,7 @@ from dmtool.errors import TableErrors
 from dmtool.plan import Extent
 from dmtool.table import Table, build, bulk, check, columns, load, rows
 from dmtool.testing import make_pattern
+from tests.openfiles import open_in
 from tests.table.lanes import LANES
 
 SECTORS = 64
@@ -37,11 +37,10 @@ def worth(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 
 def _outcome(text: str, folder: Path) -> tuple[object, bool]:
     """What a table is, or why it is not; and whether it was built in bulk."""
-    before = len(os.listdir("/proc/self/fd"))
     try:
         table = load(text, source="t", cwd=str(folder))
     except TableErrors as errors:
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert not open_in(folder)
         return [error.as_dict() for error in errors.errors], False
     if table is None:
         return None, False
