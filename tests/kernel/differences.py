@@ -36,8 +36,11 @@ STEPS: dict[tuple[str, str], str] = {
     ("names", "dmsetup create . --table '0 8 zero'"): _NO_NODES,
     ("names", "dmsetup create .. --table '0 8 zero'"): _NO_NODES,
     ("names", "dmsetup create control --table '0 8 zero'"): _NO_NODES,
-    ("ls-exec", "dmsetup ls --exec 'echo dev:'"): "the command gets the device's NBD URI",
-    ("ls-exec", "dmsetup ls --exec echo"): "the command gets the device's NBD URI",
+    (
+        "ls-exec",
+        "dmsetup ls --exec 'echo dev:'",
+    ): "it gets the path of our file, or the NBD URI",
+    ("ls-exec", "dmsetup ls --exec echo"): "it gets the path of our file, or the NBD URI",
     ("ls-exec", "dmsetup ls --target linear --exec 'echo found'"): "the same",
     ("uuid", "dmsetup ls --tree -o uuid"): "lines are cut at 80 characters, and our major "
     "number has four digits",
