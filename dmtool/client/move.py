@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Moving a device that is in use from one backing to another (docs/adr/0007-move.md).
+"""Moving a device that is in use from one backing to another (docs/adr/0008-move.md).
 
 All that a move knows is in tables: a look at them says which step is next, and each step is one
 that a crash of anybody before or after it does no harm to. So a move is taken up by beginning it

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tables of a move: those of the device that is moved, with one device in place of another,
-and those of the device that is put under it meanwhile (docs/adr/0007-move.md).
+and those of the device that is put under it meanwhile (docs/adr/0008-move.md).
 
 All numbers are sectors. Devices are words as the core prints them in a table.
 """
