@@ -362,10 +362,10 @@ class Move:
                 copied = self._progress(seen)
                 if copied.failed:
                     raise copied.error(under.source, to)
+                self._told(copied)
                 if copied.complete:
                     self._let_go(seen, under, to, event_nr)
                     return
-                self._told(copied)
                 follower.next(self._interval)
 
     def _progress(self, seen: _Seen) -> Copied:
