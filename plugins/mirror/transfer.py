@@ -16,7 +16,7 @@ from dmtool.api import SECTOR, ZERO, Backing, Extent
 # Bytes between two looks at whether to stop; also the most that is in memory at once.
 _BLOCK = 256 << 10
 _KERNEL_BLOCK = 8 << 20
-_LOOK_AHEAD = 128 << 20
+_LOOK_AHEAD = 1 << 30
 
 
 class Copied(NamedTuple):
@@ -87,9 +87,9 @@ class Transfer:
         try:
             found = device.extents(start + at, length)
             if found == [(length, 0)]:
-                # some file systems go through all that follows to find the next hole
+                # some file systems go through all that follows to find the next hole: seldom, then
                 ahead = min(_LOOK_AHEAD, self._length - at)
-                self._seen = (at, at + device.extents(start + at, ahead)[0][0])
+                self._seen = (at, at + _data_length(device, start + at, ahead))
         except OSError:
             return [(length, 0)]
         return found
@@ -176,6 +176,14 @@ class Transfer:
                 return False
             done += count
         return True
+
+
+def _data_length(device: Backing, offset: int, most: int) -> int:
+    """How many bytes from ``offset`` on, at most so many, are no hole; there is none at once."""
+    if device.kind == "file" and device.fd is not None:
+        # not its extents: there may be thousands, and the first is all that is wanted
+        return min(os.lseek(device.fd, offset, os.SEEK_HOLE) - offset, most)
+    return device.extents(offset, most)[0][0]
 
 
 def _plain(device: Backing) -> bool:
