@@ -3,6 +3,7 @@
 #define _GNU_SOURCE /* RUSAGE_THREAD */
 #include "lane.h"
 
+#include <sched.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
@@ -10,6 +11,8 @@
 #define LOOK_EVERY 32 /* reads; whether one of them had to wait for a disk */
 #define MISSES 4      /* spins for nothing in a row; then only one in 64 waits begins with one */
 #define AGAIN_MASK 63
+#define ENOUGH 8      /* requests of a batch that does not wait for more */
+#define GATHER 3000   /* nanoseconds that one with fewer does */
 
 /* What a batch has come to: the end of what was received, of what it takes, or of what is known. */
 enum next { MORE, FULL, UNKNOWN };
@@ -32,7 +35,8 @@ static bool may_spin(struct lane *self)
     bool alone = atomic_exchange_explicit(&latest, self, memory_order_relaxed) == self;
 
     self->receives++;
-    return alone && self->spin && (self->misses < MISSES || !(self->receives & AGAIN_MASK));
+    self->spins = alone && self->spin;
+    return self->spins && (self->misses < MISSES || !(self->receives & AGAIN_MASK));
 }
 
 bool lane_spins(const struct lane *self, uint64_t *until)
@@ -93,6 +97,36 @@ static bool receive(struct lane *self)
     return true;
 }
 
+/*
+ * Look a moment for more of a batch that has so many requests, before it is answered: to send a
+ * client one reply at a time has it wake up, and look, for each. What is in the buffer stays where
+ * it is. A client that sends no more before it has its answers is not waited for again and again.
+ */
+static bool gather(struct lane *self, unsigned requests)
+{
+    size_t room = self->size - self->end;
+    uint64_t until = 0;
+    ssize_t got;
+
+    if (!requests || requests >= ENOUGH || room < HEADER ||
+        (self->lonely >= MISSES && self->receives & AGAIN_MASK))
+        return false;
+    if (self->spins)
+        until = now() + GATHER;
+    else
+        sched_yield();
+    do
+        got = recv(self->sock, self->buffer + self->end, room, MSG_DONTWAIT);
+    while (got < 0 && errno == EAGAIN && until && now() < until);
+    if (got > 0) {
+        self->end += (size_t)got;
+        self->lonely = 0;
+    } else if (requests == 1) {
+        self->lonely++;
+    }
+    return got > 0;
+}
+
 /* ---- a batch ------------------------------------------------------------------------------- */
 
 bool lane_intact(struct lane *self, uint32_t number)
@@ -151,7 +185,11 @@ static enum next collect(struct lane *self, size_t *total, enum reason *large)
     self->count = 1;
     self->first = self->pos;
     self->batches++;
-    for (*total = 0; self->end - self->pos >= HEADER; requests++) {
+    for (*total = 0;; requests++) {
+        while (self->end - self->pos < HEADER)
+            if (!gather(self, requests))
+                return MORE;
+
         const unsigned char *request = self->buffer + self->pos;
         uint64_t word = get64(request), offset = get64(request + 16), length = get32(request + 24);
         uint64_t bound = word == READ ? self->readable : word == WRITE ? self->writable : 0;
@@ -162,8 +200,10 @@ static enum next collect(struct lane *self, size_t *total, enum reason *large)
             return FULL;
         if (!length || length > bound || offset > bound - length)
             return UNKNOWN;
-        if (word == WRITE && left < length && length <= WHOLE)
-            return MORE;
+        for (; word == WRITE && left < length && length <= WHOLE;
+             left = self->end - self->pos - HEADER)
+            if (!gather(self, requests))
+                return MORE;
         if (word == READ ? length >= LARGE : left < length) {
             if (requests)
                 return FULL;
@@ -179,7 +219,6 @@ static enum next collect(struct lane *self, size_t *total, enum reason *large)
             return UNKNOWN;
         *total += word == READ ? self->iov[self->count - 2].iov_len + length : ACK;
     }
-    return MORE;
 }
 
 /* Send a batch's replies; GO_ON: all of them. */

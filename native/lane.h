@@ -46,7 +46,8 @@ struct lane {
     uint64_t batches, prepared_for, readable, writable;
     int sock, structured, closed_fd; /* `closed_fd` is readable while the gate is closed */
     uint64_t spin;                 /* nanoseconds */
-    unsigned misses, receives;
+    unsigned misses, receives, lonely; /* `lonely`: batches of one that nothing came to */
+    bool spins;
     long waits;
     uint64_t reads;
     PyObject *meter;               /* what counts the requests, or NULL */
