@@ -2,11 +2,13 @@
 """Copying bytes of one leg to the others.
 
 Between image files the kernel copies (copy_file_range(2)): a reflink where the file system can
-share blocks, and no byte passes through Python in any case. Holes stay holes.
+share blocks, and no byte passes through Python in any case. Holes stay holes. On tmpfs, where
+there is nothing to share, to read and write takes less time.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -46,7 +48,11 @@ class Transfer:
             if number != source and (leg.device is not origin.device or leg.start != origin.start)
         ]
         self._in_kernel = {
-            number for number in self._to if _plain(origin.device) and _plain(legs[number].device)
+            number
+            for number in self._to
+            if _plain(origin.device)
+            and _plain(legs[number].device)
+            and not (_on_tmpfs(origin.device) and _on_tmpfs(legs[number].device))
         }
         self._moved = 0
         self._seen = (0, 0)  # bytes that were no hole when last looked at
@@ -188,6 +194,16 @@ def _data_length(device: Backing, offset: int, most: int) -> int:
 
 def _plain(device: Backing) -> bool:
     return device.kind == "file" and device.fd is not None and not device.readonly
+
+
+def _on_tmpfs(device: Backing) -> bool:
+    """Files of no other file system have seals (F_GET_SEALS in fcntl(2))."""
+    assert device.fd is not None
+    try:
+        fcntl.fcntl(device.fd, fcntl.F_GET_SEALS)
+    except OSError:
+        return False
+    return True
 
 
 def _whole_sectors(extents: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
