@@ -20,6 +20,8 @@ from itertools import pairwise
 from operator import index
 from typing import TYPE_CHECKING, Final, TypeVar, cast, final, overload
 
+from dmtool.native import in_c
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
@@ -193,21 +195,9 @@ if TYPE_CHECKING:
 else:
 
     def _choose(wanted):
-        if wanted not in ("", "native", "python"):
-            msg = f"DMTOOL_INDEX={wanted}: neither native nor python"
-            raise ImportError(msg)
-        if wanted != "python":
-            try:
-                from dmtool import _btree
-            except ImportError as error:
-                if wanted:
-                    msg = (
-                        "DMTOOL_INDEX=native, but dmtool._btree is missing: this dmtool was"
-                        f" installed without a C compiler ({error})"
-                    )
-                    raise ImportError(msg) from error
-            else:
-                return _btree.BTree, "native"
-        return BTree, "python"
+        native = in_c("_btree", "DMTOOL_INDEX", wanted)
+        if native is None:
+            return BTree, "python"
+        return native.BTree, "native"
 
     Index, INDEX = _choose(os.environ.get("DMTOOL_INDEX", ""))

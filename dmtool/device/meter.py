@@ -30,6 +30,8 @@ from struct import Struct
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Final, final
 
+from dmtool.native import in_c
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
@@ -270,21 +272,9 @@ if TYPE_CHECKING:
 else:
 
     def _choose(wanted):
-        if wanted not in ("", "native", "python"):
-            msg = f"DMTOOL_METER={wanted}: neither native nor python"
-            raise ImportError(msg)
-        if wanted != "python":
-            try:
-                from dmtool import _stats
-            except ImportError as error:
-                if wanted:
-                    msg = (
-                        "DMTOOL_METER=native, but dmtool._stats is missing: this dmtool was"
-                        f" installed without a C compiler ({error})"
-                    )
-                    raise ImportError(msg) from error
-            else:
-                return _stats.Areas, _stats.Meter, "native"
-        return PythonAreas, PythonMeter, "python"
+        native = in_c("_stats", "DMTOOL_METER", wanted)
+        if native is None:
+            return PythonAreas, PythonMeter, "python"
+        return native.Areas, native.Meter, "native"
 
     Areas, Meter, METER = _choose(os.environ.get("DMTOOL_METER", ""))

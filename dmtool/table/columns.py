@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from dmtool.native import in_c
 from dmtool.sectors import LARGEST_DEVICE
 
 # Fields as in text.py, whose plain lines have any arguments; what follows the type is white space
@@ -126,21 +127,9 @@ if TYPE_CHECKING:
 else:
 
     def _choose(wanted):
-        if wanted not in ("", "native", "python"):
-            msg = f"DMTOOL_COLUMNS={wanted}: neither native nor python"
-            raise ImportError(msg)
-        if wanted != "python":
-            try:
-                from dmtool import _table
-            except ImportError as error:
-                if wanted:
-                    msg = (
-                        "DMTOOL_COLUMNS=native, but dmtool._table is missing: this dmtool was"
-                        f" installed without a C compiler ({error})"
-                    )
-                    raise ImportError(msg) from error
-            else:
-                return _table.scan, _table.check, _table.lines, "native"
-        return python_scan, python_check, python_lines, "python"
+        native = in_c("_table", "DMTOOL_COLUMNS", wanted)
+        if native is None:
+            return python_scan, python_check, python_lines, "python"
+        return native.scan, native.check, native.lines, "native"
 
     scan, check, lines, COLUMNS = _choose(os.environ.get("DMTOOL_COLUMNS", ""))

@@ -23,6 +23,7 @@ FLOORS = [
     ["dmtool.targets", "dmtool.api", "dmtool.hookspecs"],
     ["dmtool.backing", "dmtool.plan"],
     ["dmtool.sectors", "dmtool.names", "dmtool.btree", "dmtool.errors", "dmtool.directory"],
+    ["dmtool.native"],
 ]
 PLUGINS = "dmtool.plugins"
 

@@ -31,6 +31,7 @@ from dmtool.export.nbd.largeread import LargeRead
 from dmtool.export.nbd.outgoing import Gone
 from dmtool.export.nbd.passage import Passage
 from dmtool.export.nbd.spin import SPIN
+from dmtool.native import in_c
 from dmtool.table import Table
 from dmtool.table.segments import Chunked, Mirror, Run, Single
 
@@ -208,23 +209,4 @@ def _legs(run: Run) -> tuple[tuple[tuple[Backing, int], ...], int, bool]:
 if TYPE_CHECKING:
     NATIVE = _nbd
 else:
-
-    def _choose(wanted):
-        if wanted not in ("", "native", "python"):
-            msg = f"DMTOOL_LANE={wanted}: neither native nor python"
-            raise ImportError(msg)
-        if wanted != "python":
-            try:
-                from dmtool import _nbd
-            except ImportError as error:
-                if wanted:
-                    msg = (
-                        "DMTOOL_LANE=native, but dmtool._nbd is missing: this dmtool was"
-                        f" installed without a C compiler ({error})"
-                    )
-                    raise ImportError(msg) from error
-            else:
-                return _nbd
-        return None
-
-    NATIVE = _choose(os.environ.get("DMTOOL_LANE", ""))
+    NATIVE = in_c("_nbd", "DMTOOL_LANE", os.environ.get("DMTOOL_LANE", ""))
