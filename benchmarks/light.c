@@ -3,13 +3,14 @@
  * A light NBD client: it keeps DEPTH requests in flight on one connection and throws away what it
  * gets, at about 1 us an operation, so that what is measured is the server.
  *
- *     light SOCKET EXPORT read|write|flush LENGTH DEPTH WARMUP SECONDS SEED
+ *     light SOCKET EXPORT read|write|flush LENGTH DEPTH WARMUP SECONDS SEED [MOST]
  *
  * Requests are LENGTH bytes, at places that come in no order and none twice until all have been;
  * they are all of an export that is a power of two of them, and the first part of any other. `flush`
  * writes LENGTH bytes and flushes, in turn, one request at a time. What is read in large requests goes
  * from the socket to /dev/null by splice, uncopied: for many servers to copy it takes longer than to
- * serve it. Counts what is answered in SECONDS after WARMUP seconds of the same, and prints
+ * serve it. Counts what is answered in SECONDS after WARMUP seconds of the same, but not more than
+ * MOST, and prints
  *
  *     REQUESTS SECONDS CPU
  *
@@ -269,12 +270,13 @@ int main(int argc, char **argv)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
 
-    if (argc != 9 || strlen(argv[1]) >= sizeof(address.sun_path))
-        die("light SOCKET EXPORT read|write|flush LENGTH DEPTH WARMUP SECONDS SEED");
+    if (argc < 9 || argc > 10 || strlen(argv[1]) >= sizeof(address.sun_path))
+        die("light SOCKET EXPORT read|write|flush LENGTH DEPTH WARMUP SECONDS SEED [MOST]");
     int flushing = !strcmp(argv[3], "flush");
     int command = !strcmp(argv[3], "read") ? CMD_READ : CMD_WRITE;
     unsigned depth = flushing ? 1 : (unsigned)atoi(argv[5]);
     double warmup = atof(argv[6]), seconds = atof(argv[7]);
+    uint64_t most = argc == 10 ? strtoull(argv[9], NULL, 10) : UINT64_MAX;
 
     length = (uint32_t)atoi(argv[4]);
     state = strtoull(argv[8], NULL, 10);
@@ -310,7 +312,7 @@ int main(int argc, char **argv)
             end = begin + seconds;
             first = requests;
             cpu_before = cpu();
-        } else if (measuring && time >= end) {
+        } else if (measuring && (time >= end || requests - first >= most)) {
             break;
         }
         if (flushing)

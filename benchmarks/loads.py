@@ -61,9 +61,13 @@ class Light:
         self._program = folder / "light"
         compile_c(LIGHT, self._program)
 
-    def run(self, load: Load, to: Endpoint, seconds: float, warmup: float = WARMUP) -> float:
-        """One connection's rate, in the load's unit."""
+    def run(
+        self, load: Load, to: Endpoint, seconds: float, warmup: float = WARMUP, most: int = 0
+    ) -> float:
+        """One connection's rate, in the load's unit; 0 or the ``most`` requests that are counted."""
         command = self._command(load, to, seconds, warmup)
+        if most:
+            command.append(str(most))
         patience = seconds + warmup + _PATIENCE
         done = subprocess.run(command, capture_output=True, check=False, timeout=patience)
         if done.returncode:

@@ -2,7 +2,9 @@
 """Loads that meet something slow: a cold disk, and another connection's FLUSH.
 
 The images are on a disk. Every round of the cold load has servers that were started for it, since
-what a server has mapped stays in the page cache whatever is asked.
+what a server has mapped stays in the page cache whatever is asked. It ends, if not before, when a
+quarter of the device has been read, each block once: later on the system takes random reads for
+sequential ones, which lie next to so much that is cached, and reads ahead.
 """
 
 from __future__ import annotations
@@ -54,7 +56,8 @@ def _cold(bench: Bench, light: loads.Light, folder: Path) -> None:
         left = sum(map(drop, images))
         if left:
             bench.note(f"cold: {left >> 20} MiB of {end.export} stayed in the page cache")
-        return light.run(loads.READ_32, end, bench.settings.seconds, 0)
+        blocks = (size << 20) // loads.READ_32.length
+        return light.run(loads.READ_32, end, bench.settings.seconds, 0, blocks // 4)
 
     runs: dict[str, Callable[[], float]] = {DMTOOL: ours}
     runs |= {peer.name: partial(theirs, peer) for peer in peers}

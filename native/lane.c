@@ -71,18 +71,25 @@ static ssize_t spin(struct lane *self, unsigned char *to, size_t room)
     return got;
 }
 
-/* Wait for more. False: the client is gone. */
-static bool receive(struct lane *self)
+/* Make room for more; the bytes. */
+static size_t make_room(struct lane *self)
 {
-    size_t have = self->end - self->pos, room, most = have ? SIZE_MAX : self->most;
-    ssize_t got = -1;
+    size_t have = self->end - self->pos;
 
     if (!have || self->size - self->end <= WHOLE) {
         memmove(self->buffer, self->buffer + self->pos, have);
         self->pos = 0;
         self->end = have;
     }
-    room = self->size - self->end;
+    return self->size - self->end;
+}
+
+/* Wait for more. False: the client is gone. */
+static bool receive(struct lane *self)
+{
+    size_t most = self->end > self->pos ? SIZE_MAX : self->most, room = make_room(self);
+    ssize_t got = -1;
+
     if (room > most)
         room = most;
     self->most = SIZE_MAX;
@@ -97,6 +104,18 @@ static bool receive(struct lane *self)
     return true;
 }
 
+/* Receive what is there. False: the client is gone. */
+static bool receive_now(struct lane *self, bool *more)
+{
+    size_t room = make_room(self);
+    ssize_t got = recv(self->sock, self->buffer + self->end, room, MSG_DONTWAIT);
+
+    *more = got > 0;
+    if (*more)
+        self->end += (size_t)got;
+    return *more || (got < 0 && (errno == EAGAIN || errno == EINTR));
+}
+
 /*
  * Look a moment for more of a batch that has so many requests, before it is answered: to send a
  * client one reply at a time has it wake up, and look, for each. What is in the buffer stays where
@@ -108,7 +127,7 @@ static bool gather(struct lane *self, unsigned requests)
     uint64_t until = 0;
     ssize_t got;
 
-    if (!requests || requests >= ENOUGH || room < HEADER ||
+    if (!requests || requests >= ENOUGH || room < HEADER || self->cold.wanted ||
         (self->lonely >= MISSES && self->receives & AGAIN_MASK))
         return false;
     if (self->spins)
@@ -141,35 +160,63 @@ bool lane_intact(struct lane *self, uint32_t number)
     return true;
 }
 
-static bool add_read(struct lane *self, const unsigned char *request, uint64_t length,
-                     const struct place *place)
+/* The bytes of the reply to a read, which is in the batch now; 0: it is not known. */
+static size_t add_read(struct lane *self, const unsigned char *request, uint64_t length,
+                       const struct place *place)
 {
     const struct backing *backing = &self->plain->backings[place->backing];
     unsigned char *head = self->heads + (size_t)(self->count / 2) * CHUNK;
     struct iovec *iov = &self->iov[self->count];
 
     if (!backing->view.buf || !lane_intact(self, place->backing))
-        return false;
+        return 0;
     iov[0] = (struct iovec){head, put_head(self, head, request, true)};
     iov[1] = (struct iovec){(char *)backing->view.buf + place->at, length};
     self->count += 2;
     self->reads++;
-    self->pos += HEADER;
-    return true;
+    return iov[0].iov_len + length;
 }
 
-static bool do_write(struct lane *self, const unsigned char *request, uint64_t length,
-                     const struct place *place)
+static size_t do_write(struct lane *self, const unsigned char *request, uint64_t length,
+                       const struct place *place)
 {
     int fd = self->plain->backings[place->backing].fd;
     size_t acks = self->iov[0].iov_len;
 
     if (!place->writable ||
         pwrite(fd, request + HEADER, length, (off_t)place->at) != (ssize_t)length)
-        return false;
+        return 0;
     put_ack(self->acks + acks, request + 8);
     self->iov[0].iov_len = acks + ACK;
-    self->pos += HEADER + length;
+    return ACK;
+}
+
+/* Do a small request, or begin it: false, it is not known. `total` is of the replies. */
+static bool do_small(struct lane *self, const unsigned char *request, uint64_t length,
+                     const struct place *place, size_t *total)
+{
+    size_t size = HEADER, reply;
+
+    if (get64(request) == WRITE) {
+        reply = do_write(self, request, length, place);
+        size += length;
+    } else if (!self->cold.wanted) {
+        reply = add_read(self, request, length, place);
+    } else {
+        enum cold_try tried = cold_try(self, request, place, &self->iov[self->count]);
+
+        if (tried == MISS) {
+            self->pos += HEADER;
+            return true; /* it is counted when it has been read */
+        }
+        reply = tried == HIT ? self->iov[self->count++].iov_len : 0;
+    }
+    if (!reply)
+        return false;
+    if (self->cold.wanted)
+        lane_count(self, self->pos, self->pos + size);
+    self->pos += size;
+    *total += reply;
     return true;
 }
 
@@ -196,7 +243,7 @@ static enum next collect(struct lane *self, size_t *total, enum reason *large)
         size_t left = self->end - self->pos - HEADER;
         struct place place;
 
-        if (requests == REQUESTS_MOST || *total >= BATCH_BYTES)
+        if (requests == REQUESTS_MOST || *total >= BATCH_BYTES || cold_full(&self->cold))
             return FULL;
         if (!length || length > bound || offset > bound - length)
             return UNKNOWN;
@@ -205,6 +252,8 @@ static enum next collect(struct lane *self, size_t *total, enum reason *large)
             if (!gather(self, requests))
                 return MORE;
         if (word == READ ? length >= LARGE : left < length) {
+            if (word == READ && self->cold.wanted)
+                return UNKNOWN;
             if (requests)
                 return FULL;
             *large = word == READ ? lane_large_read(self) : lane_large_write(self);
@@ -212,27 +261,20 @@ static enum next collect(struct lane *self, size_t *total, enum reason *large)
                 return UNKNOWN;
             return self->end - self->pos >= HEADER ? FULL : MORE;
         }
-        if (!plain_find(self->plain, offset, length, &place))
+        if (!plain_find(self->plain, offset, length, &place) ||
+            !do_small(self, request, length, &place, total))
             return UNKNOWN;
-        if (word == READ ? !add_read(self, request, length, &place)
-                         : !do_write(self, request, length, &place))
-            return UNKNOWN;
-        *total += word == READ ? self->iov[self->count - 2].iov_len + length : ACK;
     }
 }
 
-/* Send a batch's replies; GO_ON: all of them. */
-static enum reason answer(struct lane *self, size_t total)
+enum reason lane_send(struct lane *self, struct msghdr *message, size_t *left)
 {
-    struct msghdr message = {.msg_iov = self->iov, .msg_iovlen = self->count};
-
-    step(&message, 0); /* without acks the first is empty */
-    for (self->done = 0; self->done < total;) {
-        ssize_t sent = sendmsg(self->sock, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (*left) {
+        ssize_t sent = sendmsg(self->sock, message, MSG_DONTWAIT | MSG_NOSIGNAL);
 
         if (sent > 0) {
-            self->done += (size_t)sent;
-            step(&message, (size_t)sent);
+            *left -= (size_t)sent;
+            step(message, (size_t)sent);
         } else if (client_has_gone(errno)) {
             return GONE;
         } else if (errno != EAGAIN || !lane_wait(self, POLLOUT)) {
@@ -240,6 +282,42 @@ static enum reason answer(struct lane *self, size_t total)
         }
     }
     return GO_ON;
+}
+
+/* Send a batch's replies. */
+static enum reason answer(struct lane *self, size_t total)
+{
+    struct msghdr message = {.msg_iov = self->iov, .msg_iovlen = self->count};
+    enum reason reason;
+    size_t left = total;
+
+    step(&message, 0); /* without acks the first is empty */
+    reason = lane_send(self, &message, &left);
+    self->done = total - left;
+    if (self->cold.wanted) {
+        if (reason == ANSWERING) /* nothing of it lies in mappings */
+            reason = cold_keep(&self->cold, &message) ? GO_ON : GONE;
+        cold_sent(&self->cold);
+    }
+    return reason;
+}
+
+/* Do, count and answer what is in the buffer. */
+static enum reason do_batch(struct lane *self, enum next *next)
+{
+    enum reason reason = GO_ON;
+    size_t total;
+
+    if (self->meter)
+        self->since = now();
+    *next = collect(self, &total, &reason);
+    if (total) {
+        if (!self->cold.wanted)
+            lane_count(self, self->first, self->pos);
+        reason = answer(self, total);
+    }
+    cold_start(self);
+    return reason;
 }
 
 /* ---- the loop ------------------------------------------------------------------------------ */
@@ -263,26 +341,52 @@ static bool has_waited(struct lane *self)
     return self->waits != before;
 }
 
+/* Whether the gate has not been closed, or opened again, since the lane was prepared. */
+static bool still_open(struct lane *self)
+{
+    return atomic_load(self->turn) == self->prepared_for;
+}
+
 static bool enter(struct lane *self)
 {
     atomic_store(&self->inside, 1);
-    return atomic_load(self->turn) == self->prepared_for;
+    return still_open(self);
 }
 
-/* False: the gate's number is another by now. */
 static bool leave(struct lane *self)
 {
     atomic_store(&self->inside, 0);
-    return atomic_load(self->turn) == self->prepared_for;
+    return still_open(self);
 }
 
-enum reason lane_run(struct lane *self)
+/* Go on, inside, until no read is under way any more. */
+static enum reason finish_cold(struct lane *self, enum reason reason, enum next *next)
 {
-    enum next next = MORE;
+    while (self->cold.under_way) {
+        bool more = reason == GO_ON && *next != UNKNOWN && !cold_stops(&self->cold) &&
+                    !cold_full(&self->cold) && still_open(self);
+        bool received = more && *next == FULL;
+        int answered;
+
+        if (more && *next == MORE && !receive_now(self, &received))
+            reason = GONE;
+        else if (received)
+            reason = do_batch(self, next);
+        answered = cold_answer(self);
+        if (answered < 0)
+            reason = GONE;
+        if (!answered && !received)
+            cold_wait(self, more && reason != GONE);
+    }
+    return reason;
+}
+
+enum reason lane_run(struct lane *self, bool receive_first)
+{
+    enum next next = receive_first ? MORE : FULL;
 
     for (;;) {
-        enum reason reason = GO_ON;
-        size_t total;
+        enum reason reason;
 
         if (next == MORE && !receive(self))
             return GONE;
@@ -290,19 +394,17 @@ enum reason lane_run(struct lane *self)
             leave(self);
             return CLOSED;
         }
-        if (self->meter)
-            self->since = now();
-        next = collect(self, &total, &reason);
-        if (total) {
-            lane_count(self, self->first, self->pos);
-            reason = answer(self, total);
-        }
+        reason = finish_cold(self, do_batch(self, &next), &next);
         if (reason == ANSWERING || reason == READING || reason == WRITING)
             return reason; /* inside: what is left lies in mappings */
         if (!leave(self))
             return reason == GONE ? GONE : CLOSED;
         if (reason == GONE || next == UNKNOWN)
             return reason == GONE ? GONE : OTHER;
+        if (cold_stops(&self->cold))
+            return OTHER;
+        if (self->cold.wanted && self->cold.hits >= self->cold.wanted)
+            return WARM;
         if (has_waited(self))
             return WAITED;
     }

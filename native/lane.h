@@ -16,8 +16,8 @@
 #ifndef DMTOOL_LANE_H
 #define DMTOOL_LANE_H
 
+#include "cold.h"
 #include "counting.h"
-#include "plain.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -32,10 +32,10 @@ enum { HEADER = 28, ACK = 16, CHUNK = 28, END = 20 };
 #define WHOLE (64 << 10)  /* payloads up to here are received into the buffer */
 #define LARGEST (32 << 20)
 
-/* Why a run has ended, or how one request has; lane.py has the same numbers. With the last three the
- * gate closes, or an error came up, in the middle of a batch, a large read or a large write: the lane
- * is still inside, for Python to finish it. */
-enum reason { OTHER, CLOSED, GONE, WAITED, ANSWERING, READING, WRITING, GO_ON };
+/* Why a run has ended, or how one request has; lane.py has the same numbers. WAITED: it was warm, but
+ * not with reason; WARM: it is now. With the last three the gate closes, or an error came up, in the
+ * middle of a batch, a large read or a large write: the lane is still inside, for Python to finish it. */
+enum reason { OTHER, CLOSED, GONE, WAITED, WARM, ANSWERING, READING, WRITING, GO_ON };
 
 struct lane {
     const Plain *plain;
@@ -57,20 +57,23 @@ struct lane {
     size_t pos, end, first;        /* `first`: of the batch, or the one large request */
     size_t done;                   /* bytes sent of its replies, or received of its payload */
     size_t most;                   /* to receive next time */
+    struct cold cold;
     unsigned count;                /* of iov */
     struct iovec iov[2 * REQUESTS_MOST + 1];
     unsigned char acks[REQUESTS_MOST * ACK], heads[REQUESTS_MOST * CHUNK];
 };
 
-#define HIDDEN __attribute__((visibility("hidden")))
-
-HIDDEN enum reason lane_run(struct lane *self);
+/* `receive_first`: begin with that, since what is there is no whole request. */
+HIDDEN enum reason lane_run(struct lane *self, bool receive_first);
 /* Whether this thread has had to wait for pages or blocks: a number that rises. */
 HIDDEN long lane_waits(void);
 
 /* One large request, which is at `pos` and lies within the table. GO_ON: it is done. */
 HIDDEN enum reason lane_large_read(struct lane *self);
 HIDDEN enum reason lane_large_write(struct lane *self);
+
+/* Send a message of `left` bytes, and step over them: GO_ON, GONE, or ANSWERING, and some are left. */
+HIDDEN enum reason lane_send(struct lane *self, struct msghdr *message, size_t *left);
 
 /* Wait inside, after EAGAIN, until the client sends or takes more; false: the gate closes. */
 HIDDEN bool lane_wait(struct lane *self, short events);

@@ -6,6 +6,8 @@
  */
 #include "lane.h"
 
+#include <stdlib.h>
+
 typedef struct {
     PyObject_HEAD
     struct lane lane;
@@ -51,6 +53,11 @@ static PyObject *lane_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->lane.size = (size_t)self->buffer.len;
     self->lane.turn = self->turn.buf;
     self->lane.most = SIZE_MAX;
+    if (!cold_init(&self->lane.cold)) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        Py_DECREF(self);
+        return NULL;
+    }
     return (PyObject *)self;
 }
 
@@ -67,6 +74,7 @@ static void lane_dealloc(PyObject *object)
     Py_XDECREF(self->plain);
     Py_XDECREF(self->lane.meter);
     PyMem_Free(self->lane.seen);
+    cold_free(&self->lane.cold);
     release(object);
     Py_DECREF(type);
 }
@@ -101,12 +109,13 @@ static PyObject *lane_prepare(PyObject *object, PyObject *args)
     PyObject *plain_object, *meter, *before = ((Lane *)object)->plain;
     struct lane *lane = &((Lane *)object)->lane;
     unsigned long long turn, readable, writable;
+    unsigned wanted;
     int closed_fd;
     const Plain *plain;
     uint64_t *seen, size;
 
-    if (!PyArg_ParseTuple(args, "O!iKKKO:prepare", state->plain, &plain_object, &closed_fd, &turn,
-                          &readable, &writable, &meter) ||
+    if (!PyArg_ParseTuple(args, "O!iKKKIO:prepare", state->plain, &plain_object, &closed_fd, &turn,
+                          &readable, &writable, &wanted, &meter) ||
         !take_meter(lane, meter))
         return NULL;
     plain = (const Plain *)plain_object;
@@ -117,6 +126,8 @@ static PyObject *lane_prepare(PyObject *object, PyObject *args)
     lane->seen = seen;
     lane->batches = 0;
     lane->prepared_for = turn;
+    lane->cold.wanted = wanted;
+    lane->cold.hits = 0;
     lane->closed_fd = closed_fd;
     size = plain->lines[plain->line_count - 1].end;
     lane->readable = readable < size ? readable : size;
@@ -128,13 +139,32 @@ static PyObject *lane_prepare(PyObject *object, PyObject *args)
     Py_RETURN_NONE;
 }
 
+/* What a run has left to Python besides: unsent replies, and the requests of failed reads. */
+static PyObject *take_left(struct cold *cold)
+{
+    size_t size = cold_failed(cold, NULL) * HEADER;
+    PyObject *failed = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
+    PyObject *unsent =
+        PyBytes_FromStringAndSize((const char *)cold->unsent, (Py_ssize_t)cold->unsent_size);
+
+    if (failed && unsent) {
+        cold_failed(cold, (unsigned char *)PyBytes_AsString(failed));
+        free(cold->unsent);
+        cold->unsent = NULL;
+        cold->unsent_size = 0;
+    }
+    return Py_BuildValue("(NN)", unsent, failed);
+}
+
 static PyObject *lane_run_one(PyObject *object, PyObject *args)
 {
     struct lane *lane = &((Lane *)object)->lane;
     Py_ssize_t pos, end;
     enum reason reason;
+    PyObject *left;
+    int receive;
 
-    if (!PyArg_ParseTuple(args, "nn:run", &pos, &end))
+    if (!PyArg_ParseTuple(args, "nnp:run", &pos, &end, &receive))
         return NULL;
     if (!lane->plain || pos < 0 || pos > end || (size_t)end > lane->size) {
         PyErr_SetString(PyExc_ValueError, "run: not prepared, or not within the buffer");
@@ -145,10 +175,11 @@ static PyObject *lane_run_one(PyObject *object, PyObject *args)
     lane->done = 0;
     lane->waits = lane_waits();
     Py_BEGIN_ALLOW_THREADS
-    reason = lane_run(lane);
+    reason = lane_run(lane, receive);
     Py_END_ALLOW_THREADS
-    return Py_BuildValue("(innnn)", (int)reason, (Py_ssize_t)lane->pos, (Py_ssize_t)lane->end,
-                         (Py_ssize_t)lane->first, (Py_ssize_t)lane->done);
+    left = cold_stops(&lane->cold) ? take_left(&lane->cold) : Py_BuildValue("");
+    return Py_BuildValue("(innnnN)", (int)reason, (Py_ssize_t)lane->pos, (Py_ssize_t)lane->end,
+                         (Py_ssize_t)lane->first, (Py_ssize_t)lane->done, left);
 }
 
 static PyObject *lane_left(PyObject *object, PyObject *Py_UNUSED(ignored))
@@ -165,11 +196,13 @@ static PyObject *lane_get_inside(PyObject *object, void *Py_UNUSED(closure))
 
 static PyMethodDef lane_methods[] = {
     {"prepare", lane_prepare, METH_VARARGS,
-     "prepare($self, plain, closed_fd, turn, readable, writable, meter, /)\n--\n\n"
-     "What the next runs are for; bytes up to which may be read, and written; what counts them."},
+     "prepare($self, plain, closed_fd, turn, readable, writable, wanted, meter, /)\n--\n\n"
+     "What the next runs are for; bytes up to which may be read, and written; after how many reads in\n"
+     "a row that were cached it is warm, 0: it is; what counts them."},
     {"run", lane_run_one, METH_VARARGS,
-     "run($self, pos, end, /)\n--\n\n"
-     "Receive, do and answer; (why it ended, pos, end, first, bytes done)."},
+     "run($self, pos, end, receive, /)\n--\n\n"
+     "Receive, do and answer; (why it ended, pos, end, first, bytes done, what is left besides:\n"
+     "unsent replies and requests of reads that failed, or None)."},
     {"left", lane_left, METH_NOARGS, "left($self, /)\n--\n\nIt is not inside the gate any more."},
     {NULL, NULL, 0, NULL},
 };

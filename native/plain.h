@@ -21,6 +21,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#define HIDDEN __attribute__((visibility("hidden")))
+
 struct line {
     uint64_t end;      /* bytes of the device: the first behind it */
     uint64_t chunk;    /* bytes, or 0: all on the first leg */
@@ -54,7 +56,7 @@ struct place {
     uint64_t at;
 };
 
-extern PyType_Spec plain_spec __attribute__((visibility("hidden")));
+extern PyType_Spec plain_spec HIDDEN;
 
 /* The line that has a byte of the device. */
 static inline const struct line *plain_line(const Plain *plain, uint64_t offset)

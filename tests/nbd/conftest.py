@@ -29,22 +29,30 @@ from dmtool.table import load
 SECONDS = 20  # for whatever must happen
 
 
-@pytest.fixture(autouse=True, params=["python", pytest.param("native", marks=pytest.mark.native)])
+WAYS = [
+    "python",
+    pytest.param("native", marks=pytest.mark.native),
+    pytest.param("cold", marks=pytest.mark.native),
+]
+
+
+@pytest.fixture(autouse=True, params=WAYS)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each test twice: plain requests done in Python, and in C (from the first one on that is
-    cached)."""
+    """Each test three times: plain requests done in Python; in C, from the first one on that is
+    cached; and in C, reads always as ones that may not be."""
     if request.param == "python":
         monkeypatch.setattr(lane, "NATIVE", None)
     else:
-        monkeypatch.setattr(residency, "_COLD", 1)
+        monkeypatch.setattr(residency, "_COLD", 1 if request.param == "native" else 1 << 30)
     return str(request.param)
 
 
 # for a test of what Python does, or that patches it
 in_python = pytest.mark.parametrize("way", ["python"], indirect=True)
-in_c = pytest.mark.parametrize(
-    "way", [pytest.param("native", marks=pytest.mark.native)], indirect=True
-)
+in_c = pytest.mark.parametrize("way", WAYS[1:], indirect=True)
+in_cold = pytest.mark.parametrize("way", WAYS[2:], indirect=True)
+# for one of reads that are taken to be cached
+warm = pytest.mark.parametrize("way", WAYS[:2], indirect=True)
 
 
 @dataclass

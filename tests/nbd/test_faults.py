@@ -14,7 +14,7 @@ from dmtool.backing.image import ImageFile
 from dmtool.export.nbd import protocol as p
 from dmtool.export.nbd.largeread import LARGE
 from dmtool.export.nbd.residency import Residency, intact
-from tests.nbd.conftest import in_python
+from tests.nbd.conftest import in_python, warm
 
 MIB = 1 << 20
 
@@ -69,6 +69,7 @@ def test_file_truncated_between_look_and_send(
         assert wire.at_end()
 
 
+@warm
 @pytest.mark.parametrize("length", [LARGE, 2 * MIB])
 def test_file_truncated_between_look_and_sendfile(
     disk: Any, structured: bool, length: int, monkeypatch: pytest.MonkeyPatch
@@ -122,8 +123,8 @@ def evict(disk: Any) -> None:
 @pytest.mark.parametrize("length", [512, 4096, LARGE, MIB])
 def test_cold_reads_are_right(disk: Any, structured: bool, length: int) -> None:
     wire = disk.wire(structured=structured)
-    for warm in (False, True):
-        if warm:
+    for warmed in (False, True):
+        if warmed:
             wire.warm_up()
         evict(disk)
         offsets = [i * 16384 % (4 * MIB - length) for i in range(200)]

@@ -77,7 +77,7 @@ class Connection:
         self._reads = Reads(session, self._passage, self._residency, self._handed, waiters)
         self._lane: lane.Lane | None = None
         if lane.NATIVE is not None:
-            self._lane = lane.Lane(sock, self._in, session, self._passage)
+            self._lane = lane.Lane(sock, self._in, session, self._passage, self._handed)
         self._dead: OSError | None = None  # why no I/O can enter the device at all
         self._over = False
 
@@ -107,12 +107,17 @@ class Connection:
         if way is None or not way.ready or self._handed.count:
             self._in.receive(busy=self._handed.count > 0)
         else:
-            self._plain(way)
+            self._plain(receive=True)
 
-    def _plain(self, way: lane.Lane) -> None:
-        why, first, done = way.run()
+    def _plain(self, *, receive: bool = False) -> None:
+        """What has arrived, and all that arrives, as long as it is plain."""
+        way = self._lane
+        assert way is not None
+        why, first, done = way.run(receive=receive)
         if why == lane.WAITED:
             self._residency.was_cold()
+        elif why == lane.WARM:
+            self._residency.is_warm()
         elif why == lane.ANSWERING:
             way.batch(self._passage, first).finish(self._session, self._passage, self._out, done)
         elif why == lane.READING:
@@ -206,8 +211,14 @@ class Connection:
         if self._handed.count:
             self._handed.settle()
         table = self._enter()
-        if self._lane is not None:
-            self._lane.prepare(self._passage, warm=not self._residency.cold)
+        way = self._lane
+        if (
+            way is not None
+            and way.prepare(self._passage, self._residency)
+            and not self._handed.count
+        ):
+            self._passage.leave()
+            return self._plain
         batch = Batch(self._in.pos)
         step = self._collect(table, batch)
         # before the answers, so that who has one finds the request counted

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The plain requests of a connection in C, without the GIL (native/lane.c, ``dmtool._nbd``).
 
-What they are: reads and writes of what lies in image files and disks, on a connection whose reads
-are cached, that has nothing with the workers, and whose device has no mapped device below (and, if
-it is counted, is counted in C). All else, and what comes up in the middle, is for connection.py, which does all of
+What they are: reads and writes of what lies in image files and disks, on a connection that has
+nothing with the workers, and whose device has no mapped device below (and, if it is counted, is
+counted in C). All else, and what comes up in the middle, is for connection.py, which does all of
 it, more slowly, where there was no C compiler. docs/adr/0006-nbd-lane.md says why, and how the
 suspend gate knows of a thread that does not ask for it.
 
@@ -26,10 +26,12 @@ from dmtool.export.nbd import commands as c
 from dmtool.export.nbd import largewrite
 from dmtool.export.nbd import protocol as p
 from dmtool.export.nbd.batch import Batch
+from dmtool.export.nbd.handedover import HandedOver
 from dmtool.export.nbd.incoming import Incoming
 from dmtool.export.nbd.largeread import LargeRead
 from dmtool.export.nbd.outgoing import Gone
 from dmtool.export.nbd.passage import Passage
+from dmtool.export.nbd.residency import Residency
 from dmtool.export.nbd.spin import SPIN
 from dmtool.native import in_c
 from dmtool.table import Table
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from dmtool import _nbd
 
 # Why a run has ended: native/lane.h has the same numbers.
-OTHER, CLOSED, GONE, WAITED, ANSWERING, READING, WRITING = range(7)
+OTHER, CLOSED, GONE, WAITED, WARM, ANSWERING, READING, WRITING = range(8)
 
 # Tables with more are left to Python: to lay one out takes longer than it is worth.
 LINES_MOST = 1 << 16
@@ -56,43 +58,57 @@ class Lane:
     """
 
     def __init__(
-        self, sock: socket.socket, inc: Incoming, session: c.Session, passage: Passage
+        self,
+        sock: socket.socket,
+        inc: Incoming,
+        session: c.Session,
+        passage: Passage,
+        handed: HandedOver,
     ) -> None:
         assert NATIVE is not None
         self._gate = gate = passage.device.gate
         self._native = NATIVE.Lane(sock.fileno(), inc.view, session.structured, gate.turn, SPIN)
         self._session = session
         self._inc = inc
+        self._handed = handed
         self.ready = False
         self._meter: Meter | None = None
-        self._prepared: tuple[int | None, bool] = (None, False)
+        self._prepared: tuple[int | None, int | None] = (None, None)
         gate.visit(self._native)
 
     def close(self) -> None:
         """The connection is at its end."""
         self._gate.forget(self._native)
 
-    def run(self) -> tuple[int, int, int]:
-        """Receive, do and answer: why it ended, the first byte in the buffer of the batch or
+    def run(self, *, receive: bool) -> tuple[int, int, int]:
+        """Receive (first, or what has been received is done first), do and answer: why it ended, the first byte in the buffer of the batch or
         request that it ended in, and how many bytes of that are done. After ANSWERING, READING and
         WRITING it is inside the gate: ``batch``, ``large_read`` or ``large_write`` must follow.
+        Replies that the client has not taken are in ``handed``, and reads that failed.
         Raises Gone."""
         inc = self._inc
-        why, inc.pos, inc.end, first, done = self._native.run(inc.pos, inc.end)
+        why, inc.pos, inc.end, first, done, left = self._native.run(inc.pos, inc.end, receive)
         if why == CLOSED:
             self._gate.left()
         elif why == GONE:
             raise Gone
+        if left is not None:
+            unsent, failed = left
+            if unsent:
+                self._handed.add_reply(unsent)
+            for _, flags, command, cookie, offset, length in p.REQUEST.iter_unpack(failed):
+                self._handed.add_read(c.Request(flags, command, cookie, offset, length))
         return why, first, done
 
-    def prepare(self, passage: Passage, *, warm: bool) -> None:
-        """Look whether the device has changed, or whether reads are ``warm`` enough to be done;
-        from inside its gate."""
+    def prepare(self, passage: Passage, residency: Residency) -> bool:
+        """Look whether the device has changed, or whether reads are cached; from inside its
+        gate. True: something has, and it is ready for that."""
         table = passage.table
         turn = self._gate.turn_if_open()
-        if (turn, warm) == self._prepared:
-            return
-        self._prepared = turn, warm
+        wanted = residency.wanted
+        if (turn, wanted) == self._prepared:
+            return False
+        self._prepared = turn, wanted
         self.ready = False
         # not the passage's, which may be older than the turn: who changes it raises that afterwards
         meter = passage.device.stats.meter
@@ -102,14 +118,16 @@ class Lane:
             or passage.stacked
             or not (meter is None or METER == "native")
         ):
-            return
+            return False
         plain = plain_of(table)
         if plain is not None:
             writable = 0 if table.readonly or self._session.readonly else table.size
-            readable = table.size if warm else 0
-            self._native.prepare(plain, self._gate.closed_fd, turn, readable, writable, meter)
+            readable = 0 if wanted is None else table.size
+            closed_fd = self._gate.closed_fd
+            self._native.prepare(plain, closed_fd, turn, readable, writable, wanted or 0, meter)
             self._meter = meter
             self.ready = True
+        return self.ready
 
     def large_write(self, passage: Passage, first: int, done: int) -> c.Request:
         """The write at byte ``first`` of the buffer, of whose payload so many bytes are where they

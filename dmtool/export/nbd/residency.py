@@ -78,6 +78,19 @@ class Residency:
             _fetch(backing, at, length)
         return hit
 
+    @property
+    def wanted(self) -> int | None:
+        """After how many more reads in a row that are cached it is warm, in a lane; 0: it is.
+        None: a lane cannot tell."""
+        if not self.cold:
+            return 0
+        return None if self._blind else _COLD
+
+    def is_warm(self) -> None:
+        """A lane has found so many."""
+        self.cold = 0
+        self._waits = self._count()
+
     def was_warm(self, reads: int) -> None:
         """After so many reads while warm: look whether the thread has had to wait for one."""
         self._reads += reads
