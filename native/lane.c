@@ -11,8 +11,8 @@
 #define LOOK_EVERY 32 /* reads; whether one of them had to wait for a disk */
 #define MISSES 4      /* spins for nothing in a row; then only one in 64 waits begins with one */
 #define AGAIN_MASK 63
-#define ENOUGH 8      /* requests of a batch that does not wait for more */
-#define GATHER 3000   /* nanoseconds that one with fewer does */
+#define ENOUGH 16     /* requests of a batch that does not wait for more */
+#define GATHER 6000   /* nanoseconds that one with fewer does */
 
 /* What a batch has come to: the end of what was received, of what it takes, or of what is known. */
 enum next { MORE, FULL, UNKNOWN };
@@ -116,6 +116,12 @@ static bool receive_now(struct lane *self, bool *more)
     return *more || (got < 0 && (errno == EAGAIN || errno == EINTR));
 }
 
+/* Whether its client waits for each answer. */
+static bool is_lonely(const struct lane *self)
+{
+    return self->lonely >= MISSES;
+}
+
 /*
  * Look a moment for more of a batch that has so many requests, before it is answered: to send a
  * client one reply at a time has it wake up, and look, for each. What is in the buffer stays where
@@ -127,8 +133,8 @@ static bool gather(struct lane *self, unsigned requests)
     uint64_t until = 0;
     ssize_t got;
 
-    if (!requests || requests >= ENOUGH || room < HEADER || self->cold.wanted ||
-        (self->lonely >= MISSES && self->receives & AGAIN_MASK))
+    if (!requests || requests >= ENOUGH || room < HEADER || self->cold.under_way ||
+        (is_lonely(self) && self->receives & AGAIN_MASK))
         return false;
     if (self->spins)
         until = now() + GATHER;
@@ -284,6 +290,19 @@ enum reason lane_send(struct lane *self, struct msghdr *message, size_t *left)
     return GO_ON;
 }
 
+/* Send the head of the only reply: a client that sleeps wakes up while its data is copied. */
+static enum reason wake_up(struct lane *self, struct msghdr *message, size_t *left)
+{
+    size_t others = message->msg_iovlen - 1, size = message->msg_iov->iov_len, head = size;
+    enum reason reason;
+
+    message->msg_iovlen = 1;
+    reason = lane_send(self, message, &head);
+    message->msg_iovlen += others;
+    *left -= size - head;
+    return reason;
+}
+
 /* Send a batch's replies. */
 static enum reason answer(struct lane *self, size_t total)
 {
@@ -292,7 +311,9 @@ static enum reason answer(struct lane *self, size_t total)
     size_t left = total;
 
     step(&message, 0); /* without acks the first is empty */
-    reason = lane_send(self, &message, &left);
+    reason = is_lonely(self) && self->count == 3 ? wake_up(self, &message, &left) : GO_ON;
+    if (reason == GO_ON)
+        reason = lane_send(self, &message, &left);
     self->done = total - left;
     if (self->cold.wanted) {
         if (reason == ANSWERING) /* nothing of it lies in mappings */

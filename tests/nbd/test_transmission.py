@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 from typing import Any
 
 import pytest
@@ -295,3 +296,12 @@ def test_server_closes_under_its_clients(disk: Any, structured: bool) -> None:
     assert idle.at_end()
     assert shaking.recv(1) == b""
     assert disk.device.open_count == 0
+
+
+def test_its_thread_gives_way_to_clients(disk: Any) -> None:
+    wire = disk.wire()
+    assert not wire.ask(p.CMD_READ, 0, 512).error
+    (ours,) = [thread for thread in threading.enumerate() if thread.name == "nbd"]
+    assert ours.native_id is not None
+    assert os.sched_getscheduler(ours.native_id) == os.SCHED_BATCH
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
