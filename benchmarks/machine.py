@@ -55,7 +55,7 @@ def description() -> dict[str, str]:
 def versions() -> dict[str, str]:
     """Of dmtool, and of everything that is compared with it and is there."""
     found = {
-        "dmtool": f"{dmtool.__version__} ({_commit()}), index {btree.INDEX}, NBD {_lane()},"
+        "dmtool": f"{dmtool.__version__} ({_commit()}), index {btree.INDEX}, NBD {lane.LANE},"
         f" tables {columns.COLUMNS}",
         "Python": platform.python_version(),
     }
@@ -68,10 +68,6 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _lane() -> str:
-    return "python" if lane.NATIVE is None else "native"
 
 
 def _version(command: str) -> str:

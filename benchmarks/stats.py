@@ -8,6 +8,8 @@ differs; there are more rounds than elsewhere, because what is looked for is sma
 
 from __future__ import annotations
 
+from functools import partial
+
 from benchmarks import loads, servers
 from benchmarks.bench import Bench, Measurement
 from benchmarks.machine import cpu_of
@@ -60,15 +62,9 @@ def run(bench: Bench) -> None:
         end = core.create("counted", servers.joined(images, size=settings.size))
         for load in (loads.READ_1, loads.READ_32, loads.WRITE_32, loads.READ_1M):
             device = _Counted(core, end, light)
+            run = partial(device.run, load, settings.seconds)
             values = bench.turns(
-                {
-                    OFF: lambda load=load, device=device: device.run(
-                        load, settings.seconds, counted=False
-                    ),
-                    ON: lambda load=load, device=device: device.run(
-                        load, settings.seconds, counted=True
-                    ),
-                },
+                {OFF: partial(run, counted=False), ON: partial(run, counted=True)},
                 settings.rounds * ROUNDS,
             )
             measured = bench.add(

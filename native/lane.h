@@ -22,6 +22,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #define READ (UINT64_C(0x25609513) << 32 | 0) /* magic, no flags, command */
 #define WRITE (UINT64_C(0x25609513) << 32 | 1)
@@ -31,6 +32,8 @@ enum { HEADER = 28, ACK = 16, CHUNK = 28, END = 20 };
 #define LARGE (256 << 10) /* reads from here on are for sendfile */
 #define WHOLE (64 << 10)  /* payloads up to here are received into the buffer */
 #define LARGEST (32 << 20)
+#define MISSES 4          /* looks for nothing in a row; then only one in 64 is taken */
+#define AGAIN_MASK 63
 
 /* Why a run has ended, or how one request has; lane.py has the same numbers. WAITED: it was warm, but
  * not with reason; WARM: it is now. With the last three the gate closes, or an error came up, in the
@@ -68,6 +71,12 @@ HIDDEN enum reason lane_run(struct lane *self, bool receive_first);
 /* Whether this thread has had to wait for pages or blocks: a number that rises. */
 HIDDEN long lane_waits(void);
 
+/* What a batch has come to: the end of what was received, of what it takes, or of what is known. */
+enum next { MORE, FULL, UNKNOWN };
+
+/* Do, count and answer what is in the buffer, as much as a batch takes. */
+HIDDEN enum reason lane_batch(struct lane *self, enum next *next);
+
 /* One large request, which is at `pos` and lies within the table. GO_ON: it is done. */
 HIDDEN enum reason lane_large_read(struct lane *self);
 HIDDEN enum reason lane_large_write(struct lane *self);
@@ -89,6 +98,14 @@ static inline void lane_count(const struct lane *self, size_t first, size_t end)
 
 /* Whether a file is as long as when it was opened; asked once a batch. */
 HIDDEN bool lane_intact(struct lane *self, uint32_t backing);
+
+static inline uint64_t now(void) /* in nanoseconds */
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
 
 static inline uint64_t get64(const unsigned char *at)
 {

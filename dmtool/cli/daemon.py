@@ -52,6 +52,7 @@ def _status(session: Session) -> None:
     from tabulate import tabulate
 
     from dmtool.cli.format import PLAIN
+    from dmtool.cli.versions import PARTS
 
     started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state["started"]))
     rows = [
@@ -59,8 +60,7 @@ def _status(session: Session) -> None:
         ("directory", state["directory"]),
         ("devices", state["devices"]),
         ("connections", state["connections"]),
-        ("sector index", state["index"]),
-        ("I/O counters", state.get("meter", "")),
+        *((title, state.get(part, "")) for part, title in PARTS.items()),
         ("started", started),
     ]
     text = tabulate(rows, tablefmt=session.format or PLAIN, disable_numparse=True)

@@ -10,6 +10,13 @@ from dmtool.cli.session import Device, Failed, Session
 
 # The libdevmapper whose ways these are; scripts compare it.
 LIBRARY_VERSION = "1.02.185 (2022-05-18)"
+# What there is in C and in Python: as a core tells which is in use, and as we do.
+PARTS = {
+    "index": "sector index",
+    "meter": "I/O counters",
+    "columns": "plain tables",
+    "lane": "NBD requests",
+}
 
 
 def targets(session: Session, _operands: list[str]) -> None:
@@ -62,6 +69,7 @@ def version(session: Session, _operands: list[str]) -> None:
         return
     session.out(f"Driver version:    {core['driver']}\n")
     if not is_dmsetup(session.prog):
-        session.out(f"dmtool version:    {core['dmtool']}\nSector index:      {core['index']}\n")
-        if "meter" in core:  # a core that runs since before an upgrade may not tell
-            session.out(f"I/O counters:      {core['meter']}\n")
+        session.out(f"dmtool version:    {core['dmtool']}\n")
+        for part, title in PARTS.items():
+            if part in core:  # a core that runs since before an upgrade may not tell
+                session.out(f"{title[0].upper() + title[1:] + ':':<18} {core[part]}\n")

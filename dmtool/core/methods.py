@@ -23,7 +23,9 @@ from dmtool.core.state import READ_AHEAD, Definition
 from dmtool.core.step import step
 from dmtool.device.meter import METER
 from dmtool.errors import DmtoolError
+from dmtool.export.nbd.lane import LANE
 from dmtool.table import check as checked
+from dmtool.table.columns import COLUMNS
 from dmtool.targets.registry import TARGETS
 
 if TYPE_CHECKING:
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 PROTOCOL = 1
 DRIVER = "4.48.0"  # the version of the device-mapper ioctls that this behaves as
+
+# Which of the parts that there are in C are.
+IN_USE = {"index": INDEX, "meter": METER, "columns": COLUMNS, "lane": LANE}
 
 Info = dict[str, Any]
 
@@ -68,8 +73,7 @@ class Methods:
             "dmtool": dmtool.__version__,
             "protocol": PROTOCOL,
             "driver": DRIVER,
-            "index": INDEX,
-            "meter": METER,
+            **IN_USE,
             "pid": os.getpid(),
             "directory": self._core.directory.path,
         }
@@ -87,8 +91,7 @@ class Methods:
             "directory": self._core.directory.path,
             "devices": len(self._core.devices),
             "connections": self._core.connections,
-            "index": INDEX,
-            "meter": METER,
+            **IN_USE,
             "started": self._core.started,
         }
 

@@ -202,11 +202,15 @@ def test_daemon_in_the_foreground(shell: Any) -> None:
 def test_versions(shell: Any) -> None:
     from dmtool.btree import INDEX
     from dmtool.device.meter import METER
+    from dmtool.export.nbd.lane import LANE
+    from dmtool.table.columns import COLUMNS
 
     assert shell("version").out.splitlines()[2:] == [
         "dmtool version:    0.1.0",
         f"Sector index:      {INDEX}",
         f"I/O counters:      {METER}",
+        f"Plain tables:      {COLUMNS}",
+        f"NBD requests:      {LANE}",
     ]
     lines = shell("targets").out.splitlines()
     assert "linear           v1.4.0" in lines

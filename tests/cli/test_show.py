@@ -260,14 +260,17 @@ def test_targets(run: Run, words: Any) -> None:
 
 def test_version(run: Run, words: Any) -> None:
     core = {"dmtool": "9.9", "driver": "4.48.0", "index": "native", "meter": "python"}
+    core |= {"columns": "native", "lane": "python"}
     words.answers["version"] = core
     library = "Library version:   1.02.185 (2022-05-18)\n"
     driver = "Driver version:    4.48.0\n"
-    ours = "dmtool version:    9.9\nSector index:      native\nI/O counters:      python\n"
-    assert run("version").out == run("--version").out == library + driver + ours
+    ours = "dmtool version:    9.9\nSector index:      native\n"
+    later = "I/O counters:      python\nPlain tables:      native\nNBD requests:      python\n"
+    assert run("version").out == run("--version").out == library + driver + ours + later
     assert run("version", prog="dmsetup").out == library + driver
-    del core["meter"]  # a core of before there was a choice
-    assert run("version").out == library + driver + ours.partition("I/O")[0]
+    for name in ("meter", "columns", "lane"):
+        del core[name]  # a core of before there was a choice
+    assert run("version").out == library + driver + ours
 
 
 def test_json(run: Run, two: Any) -> None:

@@ -288,8 +288,8 @@ def test_version(call: Callable[..., Any], directory: Directory) -> None:
     assert told["dmtool"] == dmtool.__version__
     assert told["protocol"] == 1
     assert told["directory"] == directory.path
-    assert told["index"] in ("native", "python")
-    assert told["meter"] in ("native", "python")
+    for part in ("index", "meter", "columns", "lane"):
+        assert told[part] in ("native", "python")
 
 
 def test_targets(call: Callable[..., Any]) -> None:

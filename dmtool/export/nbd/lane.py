@@ -228,3 +228,5 @@ if TYPE_CHECKING:
     NATIVE = _nbd
 else:
     NATIVE = in_c("_nbd", "DMTOOL_LANE", os.environ.get("DMTOOL_LANE", ""))
+
+LANE = "python" if NATIVE is None else "native"
