@@ -229,3 +229,34 @@ def test_it_becomes_warm_and_cold_again(cold: Any, monkeypatch: pytest.MonkeyPat
     wire.warm_up()
     assert len(batches) == before
     assert select.select([wire.sock], [], [], 0)[0] == []
+
+
+def test_it_is_not_left_to_python_for_good(
+    cold: Any, structured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that always has reads under way, and once has asked for something else."""
+    batches = []
+    real = Connection._batch
+    monkeypatch.setattr(
+        Connection, "_batch", lambda self: (batches.append(self._in.pos), real(self))[1]
+    )
+    wire = cold.wire(structured=structured)
+    evict(cold.folder)
+    asked: dict[int, tuple[int, int]] = {}
+    places = [(at, 512) for at in range(0, SIZE, 4096)]
+    random.Random(1).shuffle(places)
+    wire.send(p.CMD_FLUSH)
+    counts = []
+    for at in places[:32]:
+        asked |= ask_for(wire, [at])
+    for at in places[32:]:
+        cookie, reply = wire.reply()
+        if cookie in asked:
+            begin, length = asked.pop(cookie)
+            assert reply.data == cold.data[begin : begin + length]
+        else:
+            assert not reply.error
+        asked |= ask_for(wire, [at])
+        counts.append(len(batches))
+    assert counts[0] > 0
+    assert counts[-1] == counts[len(counts) // 2]

@@ -54,7 +54,7 @@ class Session:
 @dataclass(slots=True)
 class Request:
     """One request of a client; offset and length in bytes, ``data`` a write's payload.
-    ``handed_over``: it was given to a worker."""
+    ``handed_over``: it was given to a worker; ``cold``: only to wait for a disk."""
 
     flags: int
     command: int
@@ -63,6 +63,7 @@ class Request:
     length: int
     data: Bytes = b""
     handed_over: bool = False
+    cold: bool = False
 
     @property
     def counts(self) -> bool:

@@ -105,9 +105,11 @@ class Connection:
 
     def _more(self) -> None:
         """For more requests; those that are plain may be done, too."""
-        way = self._lane
-        if way is None or not way.ready or self._handed.count:
-            self._in.receive(busy=self._handed.count > 0)
+        way, handed = self._lane, self._handed
+        if way is not None and way.ready and handed.stuck:
+            handed.wait_for_all()
+        if way is None or not way.ready or handed.count:
+            self._in.receive(busy=handed.count > 0)
         else:
             self._plain(receive=True)
 

@@ -13,7 +13,8 @@ from functools import partial
 from dmtool.export.nbd import commands as c
 from dmtool.export.nbd import protocol as p
 from dmtool.export.nbd.incoming import Incoming
-from dmtool.export.nbd.outgoing import Outgoing
+from dmtool.export.nbd.largeread import LARGE
+from dmtool.export.nbd.outgoing import Cost, Outgoing
 from dmtool.export.nbd.passage import Passage
 from dmtool.export.nbd.workers import Workers
 from dmtool.table import Table
@@ -26,6 +27,8 @@ BYTES_MOST = 64 << 20
 _GROUP = 8
 _GROUP_BYTES = 256 << 10
 _LONG = 0.001  # seconds; what is ready goes out before the rest of a group that takes so long
+# After so many in a row, and nothing else in hand, no more is handed over until they are done.
+_STUCK = 64
 _HUNG_UP = select.POLLHUP | select.POLLERR
 
 _Execute = Callable[[c.Session, c.Request, Table], c.Reply]
@@ -39,7 +42,9 @@ class HandedOver:
 
     def __init__(self, passage: Passage, session: c.Session, inc: Incoming, out: Outgoing) -> None:
         self.count = 0
+        self._cold = 0  # of them, only wait for a disk
         self._bytes = 0
+        self._small = 0  # small reads, since there was something else
         self._no_room_for = 0
         self.reads: list[c.Request] = []  # added, not yet started
         self._passage = passage
@@ -56,22 +61,31 @@ class HandedOver:
         False: there is no room, or the gate is closing."""
         if not self._room_for(request):
             return False
+        self._small = 0
         if self._start(workers, [request]):
             return True
-        self._count([request], -1)
+        self._count(_cost(request), -1)
         return False
 
     def add_read(self, request: c.Request) -> bool:
         """The same for one of several reads; they begin with ``start_reads``. False: no room."""
+        request.cold = True
         if not self._room_for(request):
             return False
+        self._small = self._small + 1 if request.length < LARGE else 0
         self.reads.append(request)
         return True
+
+    @property
+    def stuck(self) -> bool:
+        """Whether nothing but small cold reads has been handed over for some time: if there were
+        none for a moment, a lane could go on with them."""
+        return self._small >= _STUCK and self._cold == self.count
 
     def add_reply(self, reply: bytes) -> None:
         """Have replies sent as soon as the client takes them, and nothing before that."""
         self.count += 1
-        self._out.post([reply], (1, 0))
+        self._out.post([reply], (1, 0, 0))
 
     def start_reads(self, workers: Workers) -> None:
         """Hand the reads over that were added; from inside the gate."""
@@ -86,7 +100,7 @@ class HandedOver:
                 for request in reads[:end]:
                     reply = self._passage.execute(self._session, request)
                     self._passage.count_one(request)
-                    self._out.post(reply, (1, _cost(request)))
+                    self._out.post(reply, _cost(request))
             del reads[:end]
 
     def _start(self, workers: Workers, requests: list[c.Request]) -> bool:
@@ -103,9 +117,7 @@ class HandedOver:
         """Take what has been answered off the count."""
         released = self._out.released
         while released:
-            count, size = released.popleft()
-            self.count -= count
-            self._bytes -= size
+            self._count(released.popleft(), -1)
 
     def wait_for_room(self) -> None:
         """Until what was refused last for want of room has some. Raises Gone."""
@@ -118,6 +130,16 @@ class HandedOver:
                 self.settle()
         self._out.wanted = False
         self._no_room_for = 0
+
+    def wait_for_all(self) -> None:
+        """Until none is left. Raises Gone."""
+        self._out.wanted = True
+        self.settle()
+        while self.count:
+            self._in.wait_released()
+            self.settle()
+        self._out.wanted = False
+        self._small = 0
 
     def finish(self) -> None:
         """Wait for all of them, whether the client is there or not; but of a client that is gone
@@ -143,15 +165,17 @@ class HandedOver:
         self.settle()
         request.handed_over = True
         cost = _cost(request)
-        if self._full(cost):
-            self._no_room_for = cost
+        if self._full(cost[2]):
+            self._no_room_for = cost[2]
             return False
-        self._count([request], 1)
+        self._count(cost, 1)
         return True
 
-    def _count(self, requests: list[c.Request], sign: int) -> None:
-        self.count += sign * len(requests)
-        self._bytes += sign * sum(map(_cost, requests))
+    def _count(self, cost: Cost, sign: int) -> None:
+        count, cold, size = cost
+        self.count += sign * count
+        self._cold += sign * cold
+        self._bytes += sign * size
 
     def _full(self, cost: int) -> bool:
         return self.count >= MOST or (self.count > 0 and self._bytes + cost > BYTES_MOST)
@@ -163,23 +187,21 @@ class HandedOver:
         out = self._out
         reply: c.Reply = []
         left: list[c.Request] = []
-        count = size = done = 0
+        sent = done = 0
         begun = time.monotonic()
         try:
             for request in requests:
-                if count and time.monotonic() - begun > _LONG:
-                    out.post(reply, (count, size))
-                    reply, count, size = [], 0, 0
+                if done > sent and time.monotonic() - begun > _LONG:
+                    out.post(reply, _cost(*requests[sent:done]))
+                    reply, sent = [], done
                 reply += self._do(c.execute, table, request)
-                count += 1
-                size += _cost(request)
                 done += 1
         except Requeue:
             left = requests[done:]
         finally:
             self._passage.device.end()
-        if count:
-            out.post(reply, (count, size))
+        if done > sent:
+            out.post(reply, _cost(*requests[sent:done]))
         if left:
             self._later(workers, left)
 
@@ -234,11 +256,11 @@ class HandedOver:
         if reply is None:
             self._later(workers, [request])
         else:
-            self._out.post(reply, (1, _cost(request)))
+            self._out.post(reply, _cost(request))
 
     def _fail(self, request: c.Request, failed: OSError) -> None:
         reply = c.os_error(self._session, request.cookie, unable(failed))
-        self._out.post([reply], (1, _cost(request)))
+        self._out.post([reply], _cost(request))
 
     def _do(self, execute: _Execute, table: Table, request: c.Request) -> c.Reply:
         session = self._session
@@ -256,5 +278,7 @@ def unable(failed: OSError) -> OSError:
     return OSError(errno.ESHUTDOWN, "the device is removed") if gone else failed
 
 
-def _cost(request: c.Request) -> int:
-    return request.length if request.command in (p.CMD_READ, p.CMD_WRITE) else 0
+def _cost(*requests: c.Request) -> Cost:
+    carry = (p.CMD_READ, p.CMD_WRITE)
+    size = sum(request.length for request in requests if request.command in carry)
+    return len(requests), sum(request.cold for request in requests), size

@@ -26,8 +26,8 @@ IOV_MOST = 1000  # Linux UIO_MAXIOV is 1024
 # Descriptors that are readable when a suspend waits for this thread.
 Fds = Sequence[int]
 
-# Requests, and bytes of their replies or payloads.
-Cost = tuple[int, int]
+# Requests, how many of them only wait for a disk, and bytes of their replies or payloads.
+Cost = tuple[int, int, int]
 
 _DONTWAIT = socket.MSG_DONTWAIT
 
@@ -54,7 +54,7 @@ def rest(buffers: list[Bytes], sent: int) -> list[Bytes]:
 
 class Outgoing:
     """``released`` gets the cost of what was posted when it has been sent (or the client is
-    gone): requests answered, and bytes. ``wake_fd`` becomes readable when the connection's own thread is to look: something
+    gone): what that is of. ``wake_fd`` becomes readable when the connection's own thread is to look: something
     is ``blocked``, or ``wanted`` was set and a reply was released.
 
     Threads: ``post`` from any; the rest from the connection's own thread.
@@ -70,7 +70,7 @@ class Outgoing:
         self._waking = threading.Lock()  # whoever uses ``wake_fd`` but on the connection's thread
         self._queue: deque[tuple[list[Bytes], Cost]] = deque()
         self._now: list[Bytes] = []  # under way; only for whoever has the turn
-        self._cost: Cost = (0, 0)
+        self._cost: Cost = (0, 0, 0)
         self._dead = False
 
     def post(self, reply: list[Bytes], cost: Cost) -> None:
