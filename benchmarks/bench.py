@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -121,13 +122,13 @@ class Bench:
     def turns(
         self, runs: Mapping[str, Callable[[], float]], rounds: int | None = None
     ) -> dict[str, list[float]]:
-        """Have all of ``runs`` take turns, another one first in each round; their values."""
+        """Have all of ``runs`` take turns, in another order in each round, since who comes after
+        whom may matter; their values."""
         names = list(runs)
         values: dict[str, list[float]] = {name: [] for name in names}
         others: list[float] = []
         for number in range(rounds or self.settings.rounds):
-            for i in range(len(names)):
-                name = names[(number + i) % len(names)]
+            for name in random.Random(number).sample(names, len(names)):
                 value, used = self._turn(runs[name])
                 values[name].append(value)
                 others.append(used)

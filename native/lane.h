@@ -58,6 +58,7 @@ struct lane {
     uint64_t since;                /* when it went in, where they are counted */
     _Atomic int inside;
     size_t pos, end, first;        /* `first`: of the batch, or the one large request */
+    size_t uncounted;              /* the first of the batch that is not counted yet */
     size_t done;                   /* bytes sent of its replies, or received of its payload */
     size_t most;                   /* to receive next time */
     struct cold cold;
@@ -92,7 +93,7 @@ HIDDEN bool lane_spins(const struct lane *self, uint64_t *until);
 /* Count the requests from byte `first` to before `end`: before the last byte of a reply is sent. */
 static inline void lane_count(const struct lane *self, size_t first, size_t end)
 {
-    if (self->meter)
+    if (self->meter && first < end)
         self->counting->count(self->meter, self->buffer, first, end, self->since);
 }
 
