@@ -30,12 +30,12 @@ static bool gather(struct lane *self, unsigned requests)
         (is_lonely(self) && self->receives & AGAIN_MASK))
         return false;
     if (self->spins)
-        until = now() + GATHER;
+        until = clock_now() + GATHER;
     else
         sched_yield();
     do
         got = recv(self->sock, self->buffer + self->end, room, MSG_DONTWAIT);
-    while (got < 0 && errno == EAGAIN && until && now() < until);
+    while (got < 0 && errno == EAGAIN && until && clock_now() < until);
     if (got > 0) {
         self->end += (size_t)got;
         self->lonely = 0;
@@ -202,7 +202,7 @@ enum reason lane_batch(struct lane *self, enum next *next)
     size_t total;
 
     if (self->meter)
-        self->since = now();
+        self->since = clock_now();
     *next = collect(self, &total, &reason);
     if (total) {
         lane_count(self, self->uncounted, self->pos);

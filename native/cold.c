@@ -96,7 +96,7 @@ void cold_free(struct cold *cold)
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t work = PTHREAD_COND_INITIALIZER;
 static struct cold_read *groups, **groups_end = &groups; /* that wait for a thread */
-static unsigned threads, idle;
+static unsigned threads, idle, queued;
 
 static bool do_read(struct cold_read *read)
 {
@@ -128,14 +128,14 @@ static void do_group(struct cold_read *read)
 {
     struct cold *cold = &read->lane->cold;
     struct cold_reads done;
-    uint64_t begin = now();
+    uint64_t begin = clock_now();
 
     empty(&done);
     for (struct cold_read *next; read; read = next) {
         next = read->next;
         read->failed = !do_read(read);
         append(&done, read);
-        if (!next || now() - begin > LONG)
+        if (!next || clock_now() - begin > LONG)
             give_back(cold, &done);
     }
 }
@@ -161,6 +161,7 @@ static void *run(void *unused)
         struct cold_read *group = groups;
 
         groups = group->next_group;
+        queued--;
         if (!groups)
             groups_end = &groups;
         pthread_mutex_unlock(&lock);
@@ -197,7 +198,7 @@ static void hand_over(struct cold_read *group)
 
     group->next_group = NULL;
     pthread_mutex_lock(&lock);
-    if (!idle && threads < THREADS_MOST) {
+    if (queued >= idle && threads < THREADS_MOST) { /* each idle thread has one on its way to it */
         if (start_thread())
             threads++;
         alone = !threads;
@@ -205,6 +206,7 @@ static void hand_over(struct cold_read *group)
     if (!alone) {
         *groups_end = group;
         groups_end = &group->next_group;
+        queued++;
         pthread_cond_signal(&work);
     }
     pthread_mutex_unlock(&lock);

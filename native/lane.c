@@ -25,9 +25,9 @@ static bool may_spin(struct lane *self)
 bool lane_spins(const struct lane *self, uint64_t *until)
 {
     if (!*until)
-        *until = now() + self->spin;
+        *until = clock_now() + self->spin;
     else
-        return now() < *until;
+        return clock_now() < *until;
     return self->spin;
 }
 

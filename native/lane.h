@@ -22,7 +22,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #define READ (UINT64_C(0x25609513) << 32 | 0) /* magic, no flags, command */
 #define WRITE (UINT64_C(0x25609513) << 32 | 1)
@@ -99,14 +98,6 @@ static inline void lane_count(const struct lane *self, size_t first, size_t end)
 
 /* Whether a file is as long as when it was opened; asked once a batch. */
 HIDDEN bool lane_intact(struct lane *self, uint32_t backing);
-
-static inline uint64_t now(void) /* in nanoseconds */
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
 
 static inline uint64_t get64(const unsigned char *at)
 {

@@ -7,8 +7,6 @@
  */
 #include "stats.h"
 
-#include "counting.h"
-
 #define SECTOR_SHIFT 9
 #define HEADER 28 /* bytes of an NBD request */
 

@@ -12,9 +12,9 @@
 #include <limits.h>
 #include <pthread.h>
 #include <stddef.h>
-#include <time.h>
 
 #include "areas.h"
+#include "counting.h"
 
 #define FAST(function) ((PyCFunction)(void (*)(void))(function))
 
@@ -28,14 +28,6 @@ extern PyType_Spec areas_spec __attribute__((visibility("hidden")));
 /* Held by who reads or writes counters, which may be a thread without the GIL: nothing of Python is
  * called meanwhile. */
 extern pthread_mutex_t counters __attribute__((visibility("hidden")));
-
-static inline uint64_t clock_now(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
 
 /* Unsigned 64-bit arguments, as many as `numbers` has room for; false with an exception set. */
 static inline bool numbers_from(PyObject *const *args, Py_ssize_t count, uint64_t *numbers)

@@ -121,25 +121,23 @@ class HandedOver:
 
     def wait_for_room(self) -> None:
         """Until what was refused last for want of room has some. Raises Gone."""
-        self.settle()
-        while self._full(self._no_room_for):
-            self._out.wanted = True
-            self.settle()  # what was released before `wanted` was seen has woken nobody
-            if self._full(self._no_room_for):
-                self._in.wait_released()
-                self.settle()
-        self._out.wanted = False
+        self._wait(lambda: not self._full(self._no_room_for))
         self._no_room_for = 0
 
     def wait_for_all(self) -> None:
         """Until none is left. Raises Gone."""
-        self._out.wanted = True
-        self.settle()
-        while self.count:
-            self._in.wait_released()
-            self.settle()
-        self._out.wanted = False
+        self._wait(lambda: not self.count)
         self._small = 0
+
+    def _wait(self, over: Callable[[], bool]) -> None:
+        self.settle()
+        while not over():
+            self._out.wanted = True
+            self.settle()  # what was released before `wanted` was seen has woken nobody
+            if not over():
+                self._in.wait_released()
+                self.settle()
+        self._out.wanted = False
 
     def finish(self) -> None:
         """Wait for all of them, whether the client is there or not; but of a client that is gone

@@ -81,11 +81,11 @@ class Lane:
         self._gate.forget(self._native)
 
     def run(self, *, receive: bool) -> tuple[int, int, int]:
-        """Receive (first, or what has been received is done first), do and answer: why it ended, the first byte in the buffer of the batch or
+        """Receive, do and answer: why it ended, the first byte in the buffer of the batch or
         request that it ended in, and how many bytes of that are done. After ANSWERING, READING and
         WRITING it is inside the gate: ``batch``, ``large_read`` or ``large_write`` must follow.
-        Replies that the client has not taken are in ``handed``, and reads that failed.
-        Raises Gone."""
+        What is left besides, replies that the client has not taken and reads that failed, has been
+        handed over. Without ``receive`` it begins with what is in the buffer. Raises Gone."""
         inc = self._inc
         why, inc.pos, inc.end, first, done, left = self._native.run(inc.pos, inc.end, receive)
         if why == CLOSED:
